@@ -1,0 +1,158 @@
+"""A finished directory: the only thing that stages hand to each other.
+
+`manifest.json` is written last, so a directory that was killed halfway is not there. While a stage works,
+`started.json` holds the stage's key; the same key finds its half-done work again, another key starts clean.
+A finished directory is never written to again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from sharecap import __version__
+from sharecap.errors import SharecapError, UsageError
+
+MANIFEST, STARTED = "manifest.json", "started.json"
+STATE = "state"
+"""Sub-directory for work that only a resume needs (checkpoints, ledgers); it is not part of the digest."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished directory, as its manifest describes it."""
+
+    path: Path
+    kind: str
+    key: str  # digest of kind, config and inputs: what was asked for
+    digest: str  # digest of the files: what came out
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0  # working time over all runs that it took
+    code_version: str = __version__
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON data: dataclasses become dicts, tuples lists, paths strings."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def key_of(kind: str, config: Any, inputs: Mapping[str, str]) -> str:
+    """Digest of what a stage is asked to make; equal keys make the stage skippable."""
+    text = json.dumps([kind, plain(config), plain(inputs)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(partial, path)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def files_digest(directory: Path) -> str:
+    """sha256 over names and contents of every file below, except `state/` and the two bookkeeping files."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        name = path.relative_to(directory)
+        if name.parts[0] == STATE or str(name) in (MANIFEST, STARTED):
+            continue
+        total.update(f"{name.as_posix()}\0{file_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def read(directory: Path) -> Artifact:
+    """The artifact at `directory`; `SharecapError` if it is missing, unfinished or unreadable."""
+    try:
+        fields = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return Artifact(path=directory, **fields)
+    except FileNotFoundError:
+        why = "unfinished" if (directory / STARTED).exists() else "no finished result here"
+        raise SharecapError(why, where=directory, todo="run the stage that makes it") from None
+    except (ValueError, TypeError) as error:
+        todo = "remove the directory and run its stage again"
+        raise SharecapError(f"damaged manifest ({error})", where=directory / MANIFEST, todo=todo) from None
+
+
+def stage(
+    directory: Path,
+    kind: str,
+    config: Any,
+    inputs: Mapping[str, str],
+    work: Callable[[Path], Mapping[str, Any]],
+) -> Artifact:
+    """Return the finished artifact, doing `work(directory) -> metrics` only if it isn't there.
+
+    `work` finds in `directory` what an interrupted run with the same key left, and goes on from there.
+    A directory with another key, or none, is emptied first, but only if this function had started it.
+    """
+    key = key_of(kind, config, inputs)
+    if (directory / MANIFEST).exists():
+        found = read(directory)
+        if found.key == key:
+            return found
+    spent = begin(directory, kind, key)
+    clock = time.monotonic()
+
+    def elapsed() -> float:
+        return spent + time.monotonic() - clock
+
+    try:
+        metrics = work(directory)
+    except BaseException:
+        mark = {"kind": kind, "key": key, "seconds": elapsed()}
+        write_atomically(directory / STARTED, json.dumps(mark))
+        raise
+    fields = {
+        "kind": kind,
+        "key": key,
+        "digest": files_digest(directory),
+        "config": plain(config),
+        "inputs": plain(inputs),
+        "metrics": plain(metrics),
+        "seconds": elapsed(),
+        "code_version": __version__,
+    }
+    write_atomically(directory / MANIFEST, json.dumps(fields, indent=1, ensure_ascii=False))
+    (directory / STARTED).unlink()
+    return read(directory)
+
+
+def begin(directory: Path, kind: str, key: str) -> float:
+    """Make `directory` ready for work with this key; returns the seconds that earlier runs have spent on it."""
+    if directory.exists():
+        mark: dict[str, Any] = {}
+        for name in (STARTED, MANIFEST):
+            if (directory / name).exists():
+                mark = json.loads((directory / name).read_text(encoding="utf-8"))
+                break
+        if not mark and any(directory.iterdir()):
+            todo = "choose an empty or new directory"
+            raise UsageError("directory is not empty and was not made by sharecap", where=directory, todo=todo)
+        if mark.get("key") == key and not (directory / MANIFEST).exists():
+            return float(mark.get("seconds", 0.0))
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    write_atomically(directory / STARTED, json.dumps({"kind": kind, "key": key, "seconds": 0.0}))
+    return 0.0
