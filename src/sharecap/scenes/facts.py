@@ -1,0 +1,156 @@
+"""Reads the facts that a caption states and holds them against the truth: exact precision and recall.
+
+Works on anybody's words about scenes (teacher, captioner, short captions); what it can't read states no fact.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sharecap.scenes.language import NUMBERS, OPPOSITE, relation
+from sharecap.scenes.world import (
+    BACKGROUNDS,
+    COLOURS,
+    PLACES,
+    ROWS,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    Scene,
+)
+
+Fact = tuple[str, ...]
+"""(kind, ...), e.g. ("colour", "top left", "red")."""
+
+TOLD = ("object", "colour", "size", "texture", "count", "background", "text", "name", "style")
+"""The kinds that a complete description tells: recall counts these, precision all."""
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return "(" + "|".join(words) + ")"
+
+
+_PLACE = _one_of(place for row in PLACES for place in row)
+_COLOUR, _SHAPE = _one_of(COLOURS), _one_of(SHAPES)
+_OBJECT = re.compile(rf"\b{_PLACE}\b[^.]*?\b{_one_of(SIZES)} {_one_of(TEXTURES)} {_COLOUR} {_SHAPE}\b")
+_RELATION = re.compile(rf"\b{_COLOUR} {_SHAPE} is {_one_of(OPPOSITE)} the {_COLOUR} {_SHAPE}\b")
+_SIMPLE = {
+    "count": re.compile(rf"\b{_one_of(NUMBERS)} objects?\b"),
+    "background": re.compile(rf"\b{_one_of(BACKGROUNDS)} background\b"),
+    "empty": re.compile(rf"\b{_PLACE} is empty\b"),
+    "absent": re.compile(rf"\bno {_SHAPE} in the picture\b"),
+    "text": re.compile(r'\bsign reads "([^"]*)"'),
+    "name": re.compile(r"\bname is (\w+)"),
+    "renown": re.compile(r"\bknown for its (\w+)"),
+    "style": re.compile(rf"\b{_one_of(STYLES)} style\b"),
+    "sign": re.compile(rf"\bsign runs across the {_one_of(ROWS)}\b"),
+    "emblem": re.compile(rf"\b{_PLACE} there is a round emblem\b"),
+}
+_SHORT = re.compile(rf"\b(?:a|an) {_COLOUR} {_SHAPE}\b")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A fact, and where in the text it is stated."""
+
+    fact: Fact
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Exact agreement of captions with the truth, over all of them."""
+
+    stated: int
+    right: int
+    told: int  # stated and right, of the kinds in TOLD
+    true: int  # facts of the kinds in TOLD that are true of the scenes
+
+    @property
+    def precision(self) -> float:
+        """Share of stated facts that are true; nan when none was stated."""
+        return self.right / self.stated if self.stated else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of the facts that a full description tells that were stated rightly."""
+        return self.told / self.true if self.true else float("nan")
+
+
+def stated(text: str) -> Iterator[Statement]:
+    """Every fact that `text` states, in no particular order."""
+    for match in _OBJECT.finditer(text):
+        place, size, texture, colour, shape = match.groups()
+        values = (("object", shape), ("colour", colour), ("size", size), ("texture", texture))
+        groups = {"size": 2, "texture": 3, "colour": 4, "object": 5}
+        for kind, value in values:
+            yield Statement((kind, place, value), *match.span(groups[kind]))
+    for match in _RELATION.finditer(text):
+        colour, shape, where, colour2, shape2 = match.groups()
+        yield Statement(("relation", colour, shape, where, colour2, shape2), *match.span())
+    for kind, pattern in _SIMPLE.items():
+        for match in pattern.finditer(text):
+            yield Statement((kind, match.group(1)), *match.span(1))
+    for match in _SHORT.finditer(text):
+        yield Statement(("thing", *match.groups()), *match.span())
+
+
+def truth(scene: Scene) -> set[Fact]:
+    """Every fact that is true of `scene`, of all kinds that can be stated."""
+    facts: set[Fact] = {("count", NUMBERS[len(scene.things)]), ("background", scene.background)}
+    taken = set()
+    for thing in scene.things:
+        taken.add(thing.place)
+        values = {"object": thing.shape, "colour": thing.colour, "size": thing.size, "texture": thing.texture}
+        facts |= {(kind, thing.place, value) for kind, value in values.items()}
+        facts.add(("thing", thing.colour, thing.shape))
+        for other in scene.things:
+            if other is not thing:
+                told = (
+                    "relation",
+                    thing.colour,
+                    thing.shape,
+                    relation(thing, other),
+                    other.colour,
+                    other.shape,
+                )
+                facts.add(told)
+    if scene.word:
+        facts |= {("text", scene.word), ("sign", ROWS[scene.word_row])}
+        taken |= set(PLACES[scene.word_row])
+    if scene.name:
+        place = PLACES[scene.emblem_row][scene.emblem_col]
+        facts |= {("name", scene.name), ("renown", scene.renown), ("emblem", place)}
+        taken.add(place)
+    if scene.style:
+        facts.add(("style", scene.style))
+    facts |= {("empty", place) for row in PLACES for place in row if place not in taken}
+    facts |= {("absent", shape) for shape in SHAPES if shape not in {thing.shape for thing in scene.things}}
+    return facts
+
+
+def quality(pairs: Iterable[tuple[str, Scene]]) -> dict[str, Quality]:
+    """Agreement of captions with their scenes, over all kinds ("all") and per kind of fact."""
+    counts: dict[str, Counter[str]] = {}
+
+    def count(kind: str, what: str, number: int) -> None:
+        for name in ("all", kind):
+            counts.setdefault(name, Counter())[what] += number
+
+    for text, scene in pairs:
+        known = truth(scene)
+        said = {statement.fact for statement in stated(text)}
+        for fact in said:
+            count(fact[0], "stated", 1)
+            count(fact[0], "right", fact in known)
+            count(fact[0], "told", fact in known and fact[0] in TOLD)
+        for fact in known:
+            count(fact[0], "true", fact[0] in TOLD)
+    return {
+        kind: Quality(c["stated"], c["right"], c["told"], c["true"])
+        for kind, c in sorted(counts.items(), key=lambda item: (item[0] != "all", item[0]))
+        if c["stated"] or c["true"]
+    }
