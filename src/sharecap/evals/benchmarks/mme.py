@@ -1,0 +1,157 @@
+"""MME: two yes/no questions an image; a subtask is 100 x acc + 100 x acc+ (arXiv 2306.13394; paper, Table 3).
+
+Reads the official release (`<subtask>/` with one text of two lines an image) and the official result files
+(`image, question, truth, response`). Never pairs lines by their order across images: pairs are made by image.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharecap.errors import SharecapError
+from sharecap.evals.statistics import Score
+from sharecap.evals.task import (
+    SHORT_ANSWER,
+    Measures,
+    Record,
+    Sample,
+    Task,
+    check_unique,
+    group_mean,
+    item_mean,
+)
+
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+YES_NO = "Please answer yes or no."
+PICTURES = (".jpg", ".jpeg", ".png")
+FULL_MARKS = 200.0
+"""Of one subtask."""
+
+
+def task(samples: Sequence[Sample]) -> Task:
+    """MME over these samples."""
+    return Task("mme", samples, prompt, 128, parse, score, measure)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """The official release at `directory`, or at the only directory inside it."""
+    roots = [directory, *sorted(p for p in directory.iterdir() if p.is_dir())]
+    for root in roots:
+        found = [name for name in (*PERCEPTION, *COGNITION) if (root / name).is_dir()]
+        if found:
+            return [task([s for name in found for s in _read_subtask(root / name)])]
+    raise SharecapError("no MME subtask here", where=directory, todo="expected folders like existence/, OCR/")
+
+
+def _read_subtask(folder: Path) -> list[Sample]:
+    # The release has two layouts: images/ with questions_answers_YN/, and images beside their texts.
+    split = (folder / "questions_answers_YN").is_dir()
+    texts = sorted((folder / "questions_answers_YN" if split else folder).glob("*.txt"))
+    pictures = folder / "images" if split else folder
+    if not texts:
+        raise SharecapError("MME subtask without questions", where=folder, todo="expected a .txt per image")
+    return [sample for text in texts for sample in _read_pair(folder.name, text, pictures)]
+
+
+def _read_pair(subtask: str, text: Path, pictures: Path) -> list[Sample]:
+    image = next((p for s in PICTURES if (p := pictures / (text.stem + s)).is_file()), None)
+    if image is None:
+        raise SharecapError(
+            "no image for these questions", where=text, todo=f"expected {pictures}/{text.stem}.jpg"
+        )
+    rows = [line.split("\t") for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(rows) != 2 or any(len(row) != 2 for row in rows):
+        raise SharecapError("expected two lines `question<TAB>Yes|No`", where=text)
+    return [
+        _sample((subtask, image.name, number), question, truth, (image,), text)
+        for number, (question, truth) in enumerate(rows, 1)
+    ]
+
+
+def _sample(
+    place: tuple[str, str, int], question: str, truth: str, images: tuple[Path, ...], where: Path
+) -> Sample:
+    """`place`: subtask, name of the image, and which of its two questions this is."""
+    subtask, image, number = place
+    if truth.strip().lower() not in ("yes", "no"):
+        raise SharecapError(f"the answer must be Yes or No, not {truth!r}", where=where)
+    group = f"{subtask}/{image}"
+    return Sample(
+        id=f"{group}#{number}",
+        images=images,
+        image_name=group,
+        question=question,
+        reference=truth.strip().capitalize(),
+        kind=subtask,
+        group=group,
+        labels={"subtask": subtask},
+    )
+
+
+def read_predictions(path: Path) -> tuple[Task, dict[str, str]]:
+    """Official result files: `<subtask>.txt` with `image<TAB>question<TAB>truth<TAB>response` lines."""
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise SharecapError("no MME result files", where=path, todo="expected <subtask>.txt files")
+    samples, answers = [], {}
+    for file in files:
+        if file.stem not in PERCEPTION + COGNITION:
+            raise SharecapError(f"{file.stem!r} is not a subtask of MME", where=file)
+        seen: dict[str, int] = {}
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.strip():
+                continue
+            fields = line.split("\t")
+            if len(fields) != 4:
+                what = f"line {number} has {len(fields)} tab-separated fields, not 4"
+                raise SharecapError(what, where=file, todo="expected image, question, truth, response")
+            image, question, truth, response = fields
+            seen[image] = seen.get(image, 0) + 1
+            sample = _sample((file.stem, image, seen[image]), question, truth, (), file)
+            samples.append(sample)
+            answers[sample.id] = response
+        check_unique((f"{s.group}: {s.question}" for s in samples if s.kind == file.stem), file)
+        odd = [image for image, times in seen.items() if times != 2]
+        if odd:
+            what = f"{len(odd)} images do not have two answers each (first: {odd[0]}, {seen[odd[0]]})"
+            raise SharecapError(what, where=file, todo="acc+ needs both questions of every image")
+    return task(samples), answers
+
+
+def prompt(sample: Sample) -> str:
+    """The question with the short-answer suffix in place of MME's own."""
+    return f"{sample.question.replace(YES_NO, '').strip()}\n{SHORT_ANSWER}"
+
+
+def parse(_: Sample, raw: str) -> str | None:
+    """ "yes" or "no" when it stands in the first four characters (the official rule), else None."""
+    head = raw.lower()[:4]
+    return "yes" if "yes" in head else "no" if "no" in head else None
+
+
+def score(sample: Sample, parsed: str | None) -> float:
+    """1 if the answer is right."""
+    return float(parsed == str(sample.reference).lower())
+
+
+def measure(records: Sequence[Record]) -> Measures:
+    """Subtask scores and their sums (perception, cognition, total) over the subtasks that are present."""
+    by_subtask: dict[str, list[Record]] = {}
+    for record in records:
+        by_subtask.setdefault(record.labels["subtask"], []).append(record)
+    subtasks: dict[str, Score] = {}
+    for name in (*PERCEPTION, *COGNITION):
+        if name in by_subtask:
+            subtasks[name] = item_mean(by_subtask[name]) + group_mean(by_subtask[name])
+    sums = {"total": (*PERCEPTION, *COGNITION), "perception": PERCEPTION, "cognition": COGNITION}
+    scores = {
+        title: tuple(mean for name in names if name in subtasks for mean in subtasks[name])
+        for title, names in sums.items()
+    }
+    missing = [name for name in (*PERCEPTION, *COGNITION) if name not in subtasks]
+    notes = (f"{len(missing)} of 14 subtasks are not there: {', '.join(missing)}",) if missing else ()
+    present = {title: s for title, s in scores.items() if s}
+    return Measures("total", FULL_MARKS * len(subtasks), present | subtasks, notes)
