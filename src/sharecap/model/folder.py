@@ -1,0 +1,92 @@
+"""A saved model: one complete Hugging Face folder that plain transformers loads with bit-equal logits.
+
+Vision tower, processor, tokenizer and chat template are always in it. Names inside are the classic llava-hf ones,
+however the model was born. It must never hold anything that only this package can read, but one small note.
+"""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import save_torch_state_dict
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+from sharecap.artifact import write_atomically
+from sharecap.chat.templates import TEMPLATES, jinja, template_named
+from sharecap.errors import SharecapError
+from sharecap.model.build import Llava
+
+NOTE = "sharecap.json"
+"""Names the template that the model was trained with; a folder without it is taken for a LLaVA-1.5."""
+
+CLASSIC = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
+
+
+def classic_name(name: str) -> str:
+    """A parameter's name in llava-hf's files, which vLLM and older transformers also read."""
+    for ours, theirs in CLASSIC:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise AssertionError(f"unknown parameter {name}")
+
+
+def save(llava: Llava, directory: Path) -> None:
+    """Write the whole folder, which may exist. Weights keep their precision."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {classic_name(name): tensor for name, tensor in llava.model.state_dict().items()}
+    save_torch_state_dict(state, directory, metadata={"format": "pt"})
+    llava.model.config.architectures = [LlavaForConditionalGeneration.__name__]
+    llava.model.config.save_pretrained(directory)
+    llava.model.generation_config.save_pretrained(directory)
+    llava.processor.chat_template = jinja(template_named(llava.template))
+    llava.processor.save_pretrained(directory)
+    write_atomically(directory / NOTE, json.dumps({"template": llava.template}))
+
+
+def load(directory: Path) -> Llava:
+    """The model in `directory`, ours or any llava-hf folder; `SharecapError` in one line if it isn't one."""
+    todo = "give a directory that training saved, or a llava-hf model's"
+    if not directory.is_dir():
+        raise SharecapError("no such model directory", where=directory, todo=todo)
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        kind = config.get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise SharecapError("not a model (no readable config.json)", where=directory, todo=todo) from None
+    if kind != "llava":
+        raise SharecapError(f"not a LLaVA but {kind!r}", where=directory, todo=todo)
+    template = template_of(directory)
+    try:
+        model, report = LlavaForConditionalGeneration.from_pretrained(
+            str(directory), output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(str(directory))
+    except Exception as error:  # noqa: BLE001 - whatever a damaged folder makes the loaders raise
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SharecapError(f"damaged model ({line[:200]})", where=directory, todo=todo) from None
+    missing = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
+    if missing:
+        raise SharecapError(
+            f"damaged model ({len(missing)} tensors off, first {missing[0]})", where=directory
+        )
+    if not isinstance(processor, LlavaProcessor):
+        raise SharecapError("damaged model (its processor is no LLaVA's)", where=directory, todo=todo)
+    return Llava(model.eval(), processor, template)
+
+
+def template_of(directory: Path) -> str:
+    """The template that the folder was trained with."""
+    try:
+        name = json.loads((directory / NOTE).read_text(encoding="utf-8"))["template"]
+    except FileNotFoundError:
+        return "vicuna_v1"
+    except (ValueError, KeyError, TypeError):
+        raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again") from None
+    if name not in TEMPLATES:
+        raise SharecapError(f"unknown template {name!r}", where=directory / NOTE, todo="update sharecap")
+    return str(name)
