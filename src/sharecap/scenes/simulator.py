@@ -1,0 +1,312 @@
+"""A teacher to try everything with: a real HTTP server that speaks OpenAI's chat completions with images.
+
+It recognises a picture by the digest of its pixels and tells, from the scene's truth, only what the prompt
+asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. It must never answer about
+a picture that it doesn't know, listen beyond this machine, or keep a key or pixels in its log.
+"""
+
+import asyncio
+import hmac
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from aiohttp import web
+
+from sharecap.artifact import plain
+from sharecap.errors import SharecapError, UsageError
+from sharecap.scenes.chat_completions import (
+    RequestError,
+    completion,
+    digest,
+    image_tokens,
+    look,
+    read_question,
+)
+from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
+from sharecap.scenes.language import describe
+from sharecap.scenes.world import Scene
+
+HOST = "127.0.0.1"
+ASKED_BY = {"text": "text", "name": "name", "style": "style", "relative": "relations"}
+"""Word in a prompt -> topic that it asks for."""
+MOST_BODY_BYTES = 64 * 2**20
+LISTENING = "listening on "
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the simulated teacher knows and how well it works."""
+
+    truth: tuple[Path, ...] = ()  # truth.jsonl of one or more worlds
+    answers: tuple[Path, ...] = ()  # recorded answers, lines {"file", "pixels", "answer"}
+    port: int = 0  # 0: any free one
+    latency_ms: float = 0.0  # time that every answer takes
+    mistakes: float = 0.0  # chance that an attribute is told wrong
+    seed: int = 0  # another seed, other words and other faults
+    faults: Mapping[str, float] = field(default_factory=dict)  # fault -> probability per request
+    retry_after_s: float = 1.0  # what a 429 asks its sender to wait
+    require_key_env: str | None = None  # environment variable that holds the key to be sent
+    log: Path | None = None  # one JSON line per request: digests and status
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """The settings that `plain` made JSON of."""
+        paths = {name: tuple(map(Path, fields[name])) for name in ("truth", "answers")}
+        return cls(**{**fields, **paths, "log": Path(fields["log"]) if fields["log"] else None})
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Run the simulator in a process of its own; yields the base URL that ends in `/v1`.
+
+    The process ends with the block, and also when this process dies in the middle of it. Raises
+    `SharecapError` with the simulator's own words if it can't start.
+    """
+    command = [sys.executable, "-m", "sharecap.scenes.simulator"]
+    # A session of its own: Ctrl-C stops this process first, which then has a server to finish with.
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(plain(settings)) + "\n")
+        child.stdin.flush()
+        line = child.stdout.readline().strip()
+        if not line.startswith(LISTENING):
+            raise SharecapError(line or "the teacher simulator did not start")
+        yield line.removeprefix(LISTENING)
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        child.stdin.close()
+        child.stdout.close()
+
+
+def serve(settings: Settings) -> None:
+    """Answer requests until SIGINT or SIGTERM; prints `listening on URL` once it does."""
+    asyncio.run(_serve(settings))
+
+
+def topics_of(prompt: str) -> frozenset[str]:
+    """What a prompt asks for beyond plain objects: a topic is asked for by its word, in any case."""
+    words = {word.lower() for word in re.findall(r"\w+", prompt)}
+    return frozenset(topic for word, topic in ASKED_BY.items() if word in words)
+
+
+class Knowledge:
+    """The pictures that the teacher knows: digest of pixels -> recorded answer or scene."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.recorded: dict[str, str] = {}
+        self.scenes: dict[str, str] = {}  # as JSON: a world of many scenes stays small in memory
+        for path in settings.truth:
+            for fields in _lines(path, ("pixels", "scene")):
+                self.scenes[fields["pixels"]] = json.dumps(fields["scene"])
+        for path in settings.answers:
+            for fields in _lines(path, ("pixels", "answer")):
+                self.recorded[fields["pixels"]] = fields["answer"]
+        self.pictures = sorted({*self.scenes, *self.recorded})
+        if not self.pictures:
+            todo = "Give --truth WORLD/truth.jsonl or --answers FILE.jsonl"
+            raise UsageError("the teacher simulator knows no picture", todo=todo)
+
+    def models(self) -> list[str]:
+        """Names under which the simulator lists itself."""
+        return ["scenes"] * bool(self.scenes) + ["recorded"] * bool(self.recorded)
+
+    def knows(self, pixels: str) -> bool:
+        """Whether there is an answer for this picture."""
+        return pixels in self.scenes or pixels in self.recorded
+
+    def another(self, pixels: str, rng: random.Random) -> str:
+        """A picture that is not this one, where there are two."""
+        others = [p for p in rng.sample(self.pictures, min(2, len(self.pictures))) if p != pixels]
+        return others[0] if others else pixels
+
+    def answer(self, pixels: str, topics: frozenset[str], rng: random.Random, mistakes: float) -> str:
+        """What the teacher says about a picture; `KeyError` if it doesn't know it."""
+        if pixels in self.recorded:
+            return self.recorded[pixels]
+        return describe(Scene.from_json(json.loads(self.scenes[pixels])), topics, rng, mistakes)
+
+
+class Simulator:
+    """The request handlers, and the count of how often each request has come."""
+
+    def __init__(self, settings: Settings, log: TextIO | None) -> None:
+        self.settings, self.log = settings, log
+        self.knowledge = Knowledge(settings)
+        self.key = _required_key(settings.require_key_env)
+        self.attempts: Counter[str] = Counter()
+
+    def application(self) -> web.Application:
+        """The routes; every error leaves with an OpenAI error body."""
+        app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self.guard])
+        app.router.add_post("/v1/chat/completions", self.complete)
+        app.router.add_get("/v1/models", self.list_models)
+        return app
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check the key, and turn what is raised into error bodies."""
+        try:
+            self.check_key(request)
+            return await handler(request)
+        except RequestError as error:
+            return self.refuse(request, error)
+        except web.HTTPException as error:
+            message = f"{error.reason}: {request.method} {request.path}"
+            return self.refuse(request, RequestError(message, status=error.status, code="invalid_request"))
+
+    def check_key(self, request: web.Request) -> None:
+        """Raise a 401 unless the required key was sent."""
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.key is not None and not hmac.compare_digest(sent.encode(), self.key.encode()):
+            raise RequestError("Incorrect API key provided.", status=401, code="invalid_api_key")
+
+    def refuse(self, request: web.Request, error: RequestError, fault: str = "") -> web.Response:
+        """The error's body and status."""
+        self.note(request, status=error.status, code=error.code, fault=fault)
+        return web.json_response(error.body(), status=error.status)
+
+    def note(self, request: web.Request, **fields: Any) -> None:
+        """One line in the log, with the digests that the request has got so far."""
+        if self.log is not None:
+            self.log.write(json.dumps({**request.get("digests", {}), **fields}) + "\n")
+            self.log.flush()
+
+    async def list_models(self, _: web.Request) -> web.Response:
+        """GET /v1/models."""
+        data = [{"id": m, "object": "model", "owned_by": "sharecap"} for m in self.knowledge.models()]
+        return web.json_response({"object": "list", "data": data})
+
+    async def complete(self, request: web.Request) -> web.Response:
+        """POST /v1/chat/completions: recognise the picture, draw a fault, answer."""
+        question = read_question(await request.read())
+        width, height, pixels = look(question.image)
+        digests = {"prompt": digest(question.prompt), "pixels": pixels}
+        key = digest(json.dumps([digests, question.model, question.sampling]))
+        attempt = self.attempts[key]
+        self.attempts[key] += 1
+        request["digests"] = {**digests, "request": key, "attempt": attempt}
+        if not self.knowledge.knows(pixels):
+            message = f"The simulated teacher does not know this picture of {width} x {height} pixels."
+            raise RequestError(message, code="unknown_picture", param="messages")
+
+        settings = self.settings
+        chance = random.Random(f"fault/{settings.seed}/{key}/{attempt}")
+        fault, slow = draw_fault(settings.faults, chance), chance.random() < settings.faults.get(SLOW, 0.0)
+        if settings.latency_ms > 0 or slow:
+            await asyncio.sleep((settings.latency_ms or 100.0) / 1000 * (10 if slow else 1))
+        if fault in UNANSWERED:
+            return self.leave_unanswered(request, fault)
+
+        # The words depend on the request alone, so a retry after a fault changes no caption.
+        words = random.Random(f"words/{settings.seed}/{key}")
+        seen = self.knowledge.another(pixels, chance) if fault == "blind" else pixels
+        good = self.knowledge.answer(seen, topics_of(question.prompt), words, settings.mistakes)
+        text, finish_reason = spoil(fault, good, question.prompt, chance)
+        # A picture that never reached the model isn't billed: the sign by which blindness can be found.
+        for_image = 0 if fault == "blind" else image_tokens(width, height, question.detail)
+        self.note(request, status=200, fault=fault)
+        return web.json_response(completion(question, text, finish_reason, for_image))
+
+    def leave_unanswered(self, request: web.Request, fault: str) -> web.Response:
+        """A 429, a 500, or a connection that breaks off."""
+        if fault == "drop":
+            self.note(request, status=0, fault=fault)
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if fault == "429":
+            limit = RequestError("Rate limit reached for requests.", status=429, code="rate_limit_exceeded")
+            response = self.refuse(request, limit, fault)
+            response.headers["Retry-After"] = f"{self.settings.retry_after_s:g}"
+            return response
+        message = "The server had an error while processing your request."
+        return self.refuse(request, RequestError(message, status=500, code="server_error"), fault)
+
+
+def _lines(path: Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file; `UsageError` for a file that is missing or has other lines."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, start=1):
+                fields = json.loads(line)
+                if not isinstance(fields, dict) or not all(name in fields for name in needed):
+                    raise UsageError(f"a line without {' and '.join(needed)}", where=f"{path}:{number}")
+                yield fields
+    except OSError as error:
+        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
+    except ValueError:
+        raise UsageError("not a JSON Lines file", where=path) from None
+
+
+def _required_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise UsageError("the environment variable with the required key is not set", where=variable)
+    return os.environ[variable]
+
+
+def _opened(log: Path | None) -> AbstractContextManager[TextIO | None]:
+    try:
+        return open(log, "a", encoding="utf-8") if log else nullcontext()
+    except OSError as error:
+        raise UsageError(f"can't write the log ({error.strerror})", where=log) from None
+
+
+async def _serve(settings: Settings, until_eof: TextIO | None = None) -> None:
+    """Serve until a signal or, where `until_eof` is given, until its other end is closed."""
+    check_faults(settings.faults)
+    if not 0 <= settings.mistakes <= 1:
+        raise UsageError("the rate of mistakes must lie between 0 and 1", where=settings.mistakes)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    with _opened(settings.log) as log:
+        app = Simulator(settings, log).application()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if until_eof is not None:
+            loop.add_reader(until_eof, stop.set)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, settings.port).start()
+            print(f"{LISTENING}http://{HOST}:{runner.addresses[0][1]}/v1", flush=True)
+            await stop.wait()
+        except OSError as error:
+            where, todo = f"{HOST}:{settings.port}", "Choose another --port, or 0 for a free one"
+            raise UsageError(f"can't listen ({error.strerror})", where=where, todo=todo) from None
+        finally:
+            await runner.cleanup()
+
+
+def _child() -> None:
+    """The process behind `serving`: settings come as a line on stdin, which stays open while it is wanted."""
+    try:
+        settings = Settings.from_json(json.loads(sys.stdin.readline()))
+        asyncio.run(_serve(settings, until_eof=sys.stdin))
+    except SharecapError as error:
+        print(error, flush=True)
+
+
+if __name__ == "__main__":
+    _child()
