@@ -81,7 +81,7 @@ def gallery(count: int) -> Gallery:
             )
             for seed in range(count)
         ),
-        note="Stated facts are underlined with dots where they are right, and with waves where they are wrong.",
+        note="Stated facts are underlined: with dots where right, with waves where wrong.",
     )
 
 
@@ -168,8 +168,8 @@ def report() -> Report:
     )
     return Report(
         title="Do detailed captions make a better model?",
-        lead="One captioner learned from 600 teacher captions and described 3,000 pictures. Three models of the "
-        "same size, start and number of steps were then trained: on no captions, on short ones, and on these.",
+        lead="One captioner learned from 600 teacher captions and described 3,000 pictures. Three models of "
+        "one size, start and number of steps were then trained: on no captions, on short ones, on these.",
         facts=(
             Fact("Detailed captions", "71.3 %", "right answers"),
             Fact("Over short captions", "+16.3", "95 % interval +14.6 to +18.0"),

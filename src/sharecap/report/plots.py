@@ -17,7 +17,7 @@ from sharecap.report.document import Plot
 POINTS = 160
 """A line is thinned to at most this many points, each the mean of a bin."""
 
-SIZE_INCHES = (4.8, 2.7)
+SIZE_INCHES = (4.2, 2.5)
 DASHES = ("", "5 2.5", "1.2 2.2", "7 2.5 1.2 2.5")  # for the lines without emphasis, in points
 
 # matplotlib must be told some colour: these stand for the page's own, and become classes after drawing.
