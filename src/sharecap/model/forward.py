@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,28 +30,29 @@ class Layout:
     """Where a pack's tokens lie in the padded groups that attention works on."""
 
     positions: Tensor  # [1, T] place of each token in its document
-    groups: tuple[Tensor, ...]  # each [N, L]: the pack's token at each place (padding points at some token)
-    back: Tensor  # [T]: where each token's result lies in the groups laid end to end
+    groups: tuple[tuple[int, int], ...]  # (N, L) of each group
+    spread: Tensor  # [sum of N * L]: the token at each place of the groups laid end to end (padding: some token)
+    padding: Tensor  # places that are padding
+    back: Tensor  # [T]: the place of each token
 
 
 def layout(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
     """The layout of documents of these lengths, laid end to end."""
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    back = torch.empty(starts[-1], dtype=torch.long)
-    groups, offset = [], 0
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    back = np.empty(starts[-1], dtype=np.int64)
+    groups, spread, padding, offset = [], [], [], 0
     for members in grouped(lengths):
-        longest = max(lengths[i] for i in members)
-        first = torch.tensor([starts[i] for i in members]).unsqueeze(1)
-        last = torch.tensor([starts[i] + lengths[i] - 1 for i in members]).unsqueeze(1)
-        groups.append((first + torch.arange(longest)).minimum(last))
-        for row, i in enumerate(members):
-            at = offset + row * longest
-            back[starts[i] : starts[i] + lengths[i]] = torch.arange(at, at + lengths[i])
-        offset += longest * len(members)
-    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
-    return Layout(positions.to(device), tuple(g.to(device) for g in groups), back.to(device))
+        longest = lengths[members[0]]
+        groups.append((len(members), longest))
+        for i in members:
+            start, length = starts[i], lengths[i]
+            spread.append(start + np.minimum(np.arange(longest), length - 1))
+            padding.append(np.arange(offset + length, offset + longest))
+            back[start : start + length] = np.arange(offset, offset + length)
+            offset += longest
+    positions = np.concatenate([np.arange(length) for length in lengths])[None]
+    tensors = (torch.from_numpy(x).to(device) for x in (np.concatenate(spread), np.concatenate(padding), back))
+    return Layout(torch.from_numpy(positions).to(device), tuple(groups), *tensors)
 
 
 def grouped(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -84,18 +86,46 @@ def attend(
     assert attention_mask is None, "packs are told apart by their layout, never by a mask"
     assert sliding_window is None, "sliding windows are not packed"
     assert softcap is None, "soft caps are not packed"
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, D]
-    results = []
-    for group in packed.groups:
-        n, length = group.shape
-        flat = group.flatten()
-        q_, k_, v_ = (x.index_select(0, flat).unflatten(0, (n, length)).transpose(1, 2) for x in (q, k, v))
+    shared = query.shape[1] != key.shape[1]
+    q, k, v = (Spread.apply(x[0].transpose(0, 1), packed) for x in (query, key, value))  # [places, H, D]
+    results, at = [], 0
+    for n, length in packed.groups:
+        q_, k_, v_ = (x[at : at + n * length].unflatten(0, (n, length)).transpose(1, 2) for x in (q, k, v))
         out = scaled_dot_product_attention(
-            q_, k_, v_, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=q.shape[1] != k.shape[1]
+            q_, k_, v_, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=shared
         )
         results.append(out.transpose(1, 2).flatten(0, 1))  # [N * L, H, D]
+        at += n * length
     joined = results[0] if len(results) == 1 else torch.cat(results)
-    return joined.index_select(0, packed.back).unsqueeze(0), None
+    return Gather.apply(joined, packed).unsqueeze(0), None
+
+
+class Spread(torch.autograd.Function):
+    """Tokens [T, ...] to their places in the groups. Padding gets no gradient: no token attends to it, since
+    attention is causal, so the gradient is a plain look-up where autograd would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, packed: Layout) -> Tensor:
+        ctx.packed = packed
+        return tokens.index_select(0, packed.spread)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].index_select(0, ctx.packed.back), None
+
+
+class Gather(torch.autograd.Function):
+    """Places back to tokens: the reverse of `Spread`. What padding gave is dropped, so its gradient is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, places: Tensor, packed: Layout) -> Tensor:
+        ctx.packed = packed
+        return places.index_select(0, packed.back)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        spread = gradients[0].index_select(0, ctx.packed.spread)
+        return spread.index_fill_(0, ctx.packed.padding, 0.0), None
 
 
 AttentionInterface.register(ATTENTION, attend)
