@@ -22,7 +22,7 @@ def collect(folder: Path) -> int:
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             sys.exit(f"{package} is not installed. Run: pip install scikit-image scikit-learn")
-        source = Path(spec.origin).with_name(inside)
+        source = Path(spec.origin).parent / inside
         if not source.is_file():
             sys.exit(f"the installed {package} has no {inside}. Install the version in constraints.txt")
         target = folder / row["file"]
