@@ -1,4 +1,4 @@
-"""What people install: the wheel is complete, the base light, versions pinned, and `make` does no work twice."""
+"""What people install: the wheel is complete, the base light, versions pinned; `make` does no work twice."""
 
 import importlib.metadata
 import os
