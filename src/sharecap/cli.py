@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. No logic lives here, and nothing heavy is imported before a command runs."""
+"""The command line: parse, call, print. No logic lives here; nothing heavy is imported before it is needed."""
 
 import json
 import sys
@@ -22,6 +22,146 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable res
 def show(result: Any, as_json: bool, lines: list[str]) -> None:
     """Print `result` as JSON, or `lines` for people."""
     print(json.dumps(result, ensure_ascii=False, indent=1) if as_json else "\n".join(lines))
+
+
+@app.command()
+def add(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of images, or image files.")],
+    *,
+    to: Annotated[Path, typer.Option(help="The dataset's directory; made if need be.")],
+    source: Annotated[
+        str | None, typer.Option(help="Name that chooses the prompt (default: the first folder's name).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take images into a dataset. Nothing is copied; files that are no images are counted and named."""
+    from sharecap.artifact import plain
+    from sharecap.images.catalog import add as add_images
+    from sharecap.images.catalog import added_lines
+    from sharecap.images.progress import Progress
+
+    report = add_images(sources, to, source, progress=Progress("looked at"))
+    show(plain(report), as_json, added_lines(report))
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="A dataset that `sharecap add` made.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Count images and failures, and name the images whose file is gone (exit code 1 if any is)."""
+    from sharecap.artifact import plain
+    from sharecap.images.catalog import check as check_images
+    from sharecap.images.catalog import checked_lines
+
+    report = check_images(dataset)
+    show(plain(report), as_json, checked_lines(report))
+    if report.missing or report.changed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def caption(
+    dataset: Annotated[Path, typer.Argument(help="A dataset that `sharecap add` made.")],
+    *,
+    teacher: Annotated[str, typer.Option(help="http(s)://…/v1#MODEL, openai:MODEL or local:DIRECTORY.")],
+    prompts: Annotated[str, typer.Option(help="Prompt pack: a name or a TOML file.")] = "sharegpt4v",
+    layer: Annotated[str | None, typer.Option(help="Name of the captions (default: model and pack).")] = None,
+    budget: Annotated[float | None, typer.Option(help="USD that the layer may cost at most.")] = None,
+    price: Annotated[str | None, typer.Option(help="IN,OUT in USD per million tokens.")] = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most prompt tokens that one image can take.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a caption.")] = 1024,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Default: the server's own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 16,
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="Longest wait for one answer.")] = 300.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count requests and cost; send nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Caption every image of a dataset. Interrupt it at any time: the same command goes on from there."""
+    from sharecap.artifact import plain
+    from sharecap.captions.captioner import Sampling
+    from sharecap.captions.plan import default_layer, forecast
+    from sharecap.captions.price import IMAGE_TOKENS, Price
+    from sharecap.captions.prompts import load_pack
+    from sharecap.captions.run import forecast_lines, plan, report_lines, run
+    from sharecap.captions.teachers.open import open_teacher
+    from sharecap.images.progress import Progress
+
+    captioner = open_teacher(teacher, timeout_s=timeout_s, concurrency=concurrency, batch_size=batch_size)
+    pack, name = load_pack(prompts), layer or default_layer(captioner, prompts)
+    usd = Price.parse(price) if price else None
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    tokens = image_tokens or IMAGE_TOKENS
+    if dry_run:
+        wanted = plan(
+            dataset, captioner, pack, sampling=sampling, image_tokens=tokens, retry_failed=retry_failed
+        )
+        expected = forecast(wanted, name, usd)
+        show(plain(expected), as_json, forecast_lines(expected))
+        return
+    report = run(
+        dataset,
+        captioner,
+        pack,
+        name,
+        concurrency=concurrency,
+        budget_usd=budget,
+        price=usd,
+        sampling=sampling,
+        image_tokens=tokens,
+        retry_failed=retry_failed,
+        progress=Progress("captioned"),
+    )
+    show(plain(report), as_json, report_lines(report))
+
+
+@app.command()
+def stats(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    *,
+    layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the captions look like: counts, lengths, openings, failures, tokens, cost."""
+    from sharecap.captions.layer import only_layer
+    from sharecap.captions.stats import lines
+    from sharecap.captions.stats import stats as count
+
+    found = count(dataset, layer or only_layer(dataset))
+    show(found.as_json(), as_json, lines(found))
+
+
+@app.command()
+def export(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
+    form: Annotated[str, typer.Option("--format", help="llava: JSON as LLaVA's trainers read it.")] = "llava",
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder that image paths are relative to (default: absolute paths).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the instruction of each row.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write captions as training rows. A row never goes without its image."""
+    from sharecap.artifact import plain
+    from sharecap.captions.export import export_llava, exported_lines
+    from sharecap.captions.layer import only_layer
+    from sharecap.errors import UsageError
+
+    if form != "llava":
+        raise UsageError("unknown format", where=form, todo="this version writes llava")
+    report = export_llava(dataset, layer or only_layer(dataset), out, seed=seed, image_root=image_root)
+    show(plain(report), as_json, exported_lines(report))
 
 
 @app.command("simulate-teacher")
@@ -57,6 +197,74 @@ def simulate_teacher(
         log=log,
     )
     serve(settings)
+
+
+@app.command("eval")
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL or openai:MODEL.")],
+    *,
+    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, vqav2/ in it.")],
+    to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight to an endpoint.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
+    from sharecap.evals.answerers import open_answerer
+    from sharecap.evals.results import read_results
+    from sharecap.evals.runner import default_directory, evaluate
+    from sharecap.evals.suite import find_tasks
+    from sharecap.evals.tables import score_lines
+    from sharecap.images.progress import Progress
+
+    answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
+    tasks, missing = find_tasks(benchmarks, only or ())
+    out = to or default_directory(answerer)
+    evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
+    results = read_results(out)
+    show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="mme, mmbench, vqav2 or textvqa.")],
+    *,
+    predictions: Annotated[Path, typer.Option(help="Predictions in one of the benchmark's own formats.")],
+    data: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
+    rule: Annotated[str | None, typer.Option(help="VQA only: m4c, server or server-raw.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Keep as a run, for `sharecap compare`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions that were made elsewhere by the benchmark's own rule, with 95 % intervals."""
+    from sharecap.evals.results import Run, summary
+    from sharecap.evals.runner import keep_predictions
+    from sharecap.evals.suite import read_predictions
+    from sharecap.evals.tables import score_lines
+    from sharecap.evals.task import grade
+
+    task, answers = read_predictions(benchmark, predictions, data, rule)
+    records = grade(task, answers, predictions)
+    if to:
+        keep_predictions(str(predictions), records, to)
+    results = summary(Run(str(predictions), {task.name: records}))
+    show(results, as_json, score_lines(results))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run of `sharecap eval` or `sharecap score --to`.")],
+    b: Annotated[Path, typer.Argument(help="The run to compare it with.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs on the items that both answered: differences with paired 95 % intervals."""
+    from sharecap.artifact import plain
+    from sharecap.evals.results import compare_runs, read_run
+    from sharecap.evals.tables import comparison_lines
+
+    found = compare_runs(read_run(a), read_run(b))
+    show(plain(found), as_json, comparison_lines(found))
 
 
 def main() -> None:

@@ -1,0 +1,23 @@
+"""The request key: what makes two requests the same, so that no answer is ever paid for twice (invariant 1).
+
+It digests the image's bytes, how they are prepared, the rendered messages, the model and the sampling. It
+must not depend on where the server or the image lies, on time, or on the order of requests.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from sharecap.captions.captioner import Sampling
+
+
+def messages(prompt: str, image: Any) -> list[dict[str, Any]]:
+    """The chat messages of a captioning request: one user turn, `image` (a content part) before the words."""
+    return [{"role": "user", "content": [image, {"type": "text", "text": prompt}]}]
+
+
+def request_key(image_id: str, preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
+    """32 bytes that name the request."""
+    what = [image_id, preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
+    return hashlib.sha256(json.dumps(what, ensure_ascii=False, sort_keys=True).encode()).digest()

@@ -1,0 +1,225 @@
+"""Caption layers: one captioner's captions over a catalog, sealed as Parquet. Images stay; layers are added.
+
+A sealed layer is never written to again, and holds no caption of an image that the catalog doesn't have.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from sharecap import artifact
+from sharecap.artifact import Artifact
+from sharecap.errors import SharecapError, UsageError
+from sharecap.images.catalog import Catalog
+from sharecap.images.dataset import LAYERS, disk_errors, held, layer_path
+from sharecap.records import Caption, Usage
+
+KIND, TABLE, FAILURES = "layer", "captions.parquet", "failures.jsonl"
+ROWS = 10_000
+"""Captions per row group: what is held in memory at a time."""
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("text", pa.string()),
+        ("captioner", pa.string()),
+        ("prompt_id", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cost_usd", pa.float64()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An image of the catalog that the layer has no caption for, and why."""
+
+    image_id: str
+    kind: str
+    error: str
+
+
+def seal(
+    dataset: Path,
+    name: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    *,
+    rows: Iterable[Caption | Missing],
+    metrics: Callable[[], Mapping[str, Any]] = dict,
+) -> Artifact:
+    """Write `rows` as the finished layer `name`; `metrics` is asked when they have all been read.
+
+    Streams: memory does not grow with the layer. A layer that can't be written whole is not there.
+    """
+    directory = layer_path(dataset, name)
+
+    def work(place: Path) -> Mapping[str, Any]:
+        captions, failures = 0, Counter[str]()
+        pending: list[dict[str, Any]] = []
+        with (
+            pq.ParquetWriter(place / TABLE, SCHEMA, compression="zstd") as writer,
+            open(place / FAILURES, "w", encoding="utf-8") as missing,
+        ):
+            for row in rows:
+                if isinstance(row, Missing):
+                    failures[row.kind] += 1
+                    what = {"image_id": row.image_id, "kind": row.kind, "error": row.error}
+                    missing.write(json.dumps(what, ensure_ascii=False) + "\n")
+                else:
+                    captions += 1
+                    pending.append(_as_row(row))
+                    if len(pending) >= ROWS:
+                        writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
+                        pending.clear()
+            if pending:
+                writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
+        return {"captions": captions, "failures": dict(sorted(failures.items())), **metrics()}
+
+    try:
+        with disk_errors(dataset):
+            return artifact.stage(directory, KIND, dict(config), inputs, work)
+    except BaseException:
+        if not (directory / artifact.MANIFEST).exists():
+            shutil.rmtree(directory, ignore_errors=True)  # it can be made again from the ledger
+        raise
+
+
+def open_layer(dataset: Path, name: str) -> Artifact:
+    """The sealed layer `name`; `UsageError` naming the layers that exist if there is none."""
+    directory = layer_path(dataset, name)
+    if not (directory / artifact.MANIFEST).exists():
+        names = layers(dataset)
+        todo = f"it has {', '.join(names)}" if names else "make one: sharecap caption DATASET --teacher ..."
+        raise UsageError(f"no finished layer {name!r}", where=dataset, todo=todo)
+    found = artifact.read(directory)
+    if found.kind != KIND:
+        raise SharecapError(f"not a caption layer but a {found.kind}", where=directory)
+    return found
+
+
+def layers(dataset: Path) -> list[str]:
+    """Names of the sealed layers."""
+    folder = dataset / LAYERS
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if (p / artifact.MANIFEST).is_file())
+
+
+def only_layer(dataset: Path) -> str:
+    """The name of the dataset's layer, if it has just one; `UsageError` otherwise."""
+    names = layers(dataset)
+    if len(names) != 1:
+        todo = f"choose with --layer: {', '.join(names)}" if names else "caption the images first"
+        raise UsageError(
+            "the dataset has no layer" if not names else "more than one layer", where=dataset, todo=todo
+        )
+    return names[0]
+
+
+def read_layer(dataset: Path, name: str) -> Iterator[Caption]:
+    """The layer's captions, in the catalog's order."""
+    table = open_layer(dataset, name).path / TABLE
+    return _read(table, name)
+
+
+def _read(table: Path, name: str) -> Iterator[Caption]:
+    try:
+        with pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(ROWS):
+                for row in batch.to_pylist():
+                    yield Caption(
+                        image_id=row["image_id"],
+                        layer=name,
+                        text=row["text"],
+                        captioner=row["captioner"],
+                        prompt_id=row["prompt_id"],
+                        finish_reason=row["finish_reason"],
+                        usage=Usage(row["prompt_tokens"], row["completion_tokens"]),
+                        cost_usd=row["cost_usd"],
+                        flags=tuple(row["flags"] or ()),
+                    )
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise SharecapError(f"damaged layer ({error})", where=table) from None
+
+
+def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifact:
+    """Seal captions that come from elsewhere (people, alt-text, another tool) as layer `name`.
+
+    They are put in the catalog's order. An image without a caption is counted as `not_given`; a caption of an
+    image that the catalog lacks, an empty one, or a second one of the same image is an error.
+    """
+    catalog = Catalog.open(dataset)
+    given: dict[str, Caption] = {}
+    for caption in captions:
+        if caption.image_id in given:
+            raise SharecapError("two captions of one image", where=caption.image_id)
+        if not caption.text.strip():
+            raise SharecapError("empty caption", where=caption.image_id)
+        given[caption.image_id] = caption
+    config = {"given": artifact.key_of("captions", sorted(given.values(), key=lambda c: c.image_id), {})}
+    inputs = {"catalog": catalog.digest}
+    refuse_other_layer(dataset, name, config)
+
+    def rows() -> Iterator[Caption | Missing]:
+        left = dict(given)
+        for image in catalog:
+            caption = left.pop(image.id, None)
+            yield caption or Missing(image.id, "not_given", "no caption was given")
+        if left:
+            todo = "add its image first"
+            raise SharecapError(
+                "caption of an image that the catalog lacks", where=next(iter(left)), todo=todo
+            )
+
+    with held(dataset):
+        return seal(dataset, name, config, inputs, rows=rows())
+
+
+def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any]) -> None:
+    """`UsageError` if a layer of that name was made otherwise: finished captions aren't overwritten."""
+    if name in layers(dataset):
+        found = open_layer(dataset, name)
+        if found.config != artifact.plain(dict(config)):
+            differing = sorted(k for k in {**found.config, **config} if found.config.get(k) != config.get(k))
+            what = f"layer {name!r} was made with another {', '.join(differing)}"
+            raise UsageError(what, where=found.path, todo="choose another name with --layer")
+
+
+def pieces(catalog: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """`catalog` in lists of at most `size`."""
+    rows = iter(catalog)
+    while piece := list(islice(rows, size)):
+        yield piece
+
+
+def _as_row(caption: Caption) -> dict[str, Any]:
+    return {
+        "image_id": caption.image_id,
+        "text": caption.text,
+        "captioner": caption.captioner,
+        "prompt_id": caption.prompt_id,
+        "finish_reason": caption.finish_reason,
+        "prompt_tokens": caption.usage.prompt_tokens,
+        "completion_tokens": caption.usage.completion_tokens,
+        "cost_usd": caption.cost_usd,
+        "flags": list(caption.flags),
+    }
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that can still be written where `path` lies."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

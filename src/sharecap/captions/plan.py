@@ -1,0 +1,178 @@
+"""Which requests make up a layer, and how many of them the ledger has already. Reads only; sends nothing."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sharecap import artifact
+from sharecap.captions.captioner import Captioner, Sampling
+from sharecap.captions.keys import request_key
+from sharecap.captions.ledger import Entry, look_up, read_only
+from sharecap.captions.price import Budget, Price, worst_case
+from sharecap.captions.prompts import Pack, Prompt
+from sharecap.images.catalog import Catalog
+from sharecap.images.dataset import LEDGER
+from sharecap.records import Image, Usage
+
+PIECE = 500
+"""Images whose keys are looked up in the ledger at a time."""
+
+AGAIN = frozenset(
+    {"in_flight", "server_error", "timeout", "dropped", "unreachable", "malformed", "rate_limited", "fatal"}
+)
+"""Failures of the way, not of the image: the next run asks again as long as the layer is not sealed."""
+
+Find = Callable[[Sequence[bytes]], Mapping[bytes, Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to be captioned."""
+
+    image: Image
+    path: Path
+    prompt: Prompt
+    key: bytes
+    bound: Usage  # the most tokens that one attempt can take
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of whom about which images."""
+
+    catalog: Catalog
+    captioner: Captioner
+    pack: Pack
+    sampling: Sampling
+    image_tokens: int  # bound on the prompt tokens of one image
+    retry_failed: bool = False  # ask again what failed for good
+
+    def config(self) -> dict[str, Any]:
+        """What the layer is made with, as its manifest keeps it."""
+        return {
+            "captioner": self.captioner.name,
+            "fingerprint": self.captioner.fingerprint,
+            "preparation": self.captioner.preparation,
+            "pack": f"{self.pack.name}@{self.pack.version}",
+            "pack_digest": self.pack.digest,
+            "sampling": artifact.plain(self.sampling),
+        }
+
+    def inputs(self) -> dict[str, str]:
+        """What the layer is made from."""
+        return {"catalog": self.catalog.digest}
+
+    def jobs(self) -> Iterator[list[Job]]:
+        """Every request of the layer, in the catalog's order, in lists of at most `PIECE`."""
+        piece: list[Job] = []
+        for image in self.catalog:
+            piece.append(self.job(image))
+            if len(piece) == PIECE:
+                yield piece
+                piece = []
+        if piece:
+            yield piece
+
+    def job(self, image: Image) -> Job:
+        """The request for one image."""
+        prompt, captioner = self.pack.render(image), self.captioner
+        key = request_key(image.id, captioner.preparation, prompt.text, captioner.fingerprint, self.sampling)
+        bound = worst_case(image, prompt.text, self.sampling.max_tokens, self.image_tokens)
+        return Job(image, self.catalog.path(image), prompt, key, bound)
+
+    def open_jobs(self, find: Find) -> Iterator[Job]:
+        """The requests that are still to be sent, looked up piece by piece."""
+        for jobs in self.jobs():
+            entries = find([job.key for job in jobs])
+            yield from (job for job in jobs if self.is_open(entries.get(job.key)))
+
+    def is_open(self, entry: Entry | None) -> bool:
+        """The request is still to be sent."""
+        if entry is None or entry.state == "sent":
+            return True
+        kind = entry.error_kind or ""
+        again = self.retry_failed or kind in AGAIN or kind.startswith("image_")
+        return entry.state == "failed" and again
+
+
+@dataclass
+class Survey:
+    """What the ledger holds of a plan's requests."""
+
+    images: int = 0
+    done: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # kind -> requests that ended without a caption
+    open: int = 0  # still to be sent; some of them failed before
+    unsettled: int = 0  # never sent, or sent without an outcome: a layer with such can't be sealed
+    open_worst: Usage = field(
+        default_factory=Usage
+    )  # the most that the open requests can use, if each takes one attempt
+    cost_usd: float = 0.0  # of answers
+    doubtful: int = 0  # attempts that may be billed though no answer was seen
+    doubtful_usd: float = 0.0  # their worst case
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    example: str = ""  # the first prompt that is still to be sent
+
+
+def survey(plan: Plan, find: Find) -> Survey:
+    """Count what the ledger has of the plan's requests."""
+    total = Survey()
+    prompt_tokens = completion_tokens = 0
+    for jobs in plan.jobs():
+        entries = find([job.key for job in jobs])
+        for job in jobs:
+            entry = entries.get(job.key)
+            total.images += 1
+            total.unsettled += entry is None or entry.state == "sent"
+            if entry:
+                total.cost_usd += entry.cost_usd or 0.0
+                total.doubtful += entry.doubtful + (entry.state == "sent")
+                total.doubtful_usd += entry.doubtful_usd + (entry.reserved_usd or 0.0)
+                total.prompt_tokens += entry.prompt_tokens
+                total.completion_tokens += entry.completion_tokens
+            if plan.is_open(entry):
+                total.open += 1
+                prompt_tokens += job.bound.prompt_tokens
+                completion_tokens += job.bound.completion_tokens
+                total.example = total.example or job.prompt.text
+            if entry and entry.state == "done":
+                total.done += 1
+            elif entry and entry.state == "failed":
+                total.failures[entry.error_kind or "error"] += 1
+    total.open_worst = Usage(prompt_tokens, completion_tokens)
+    return total
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do (`--dry-run`)."""
+
+    layer: str
+    images: int
+    kept: int  # settled by earlier runs
+    requests: int
+    worst_usd: float | None  # every request at its bound, one attempt each; None without a price
+    prompt: str  # the first one that would be sent
+
+
+def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
+    """What a run of `plan` would send, and what that can cost at most. Sends and writes nothing."""
+    path = plan.catalog.dataset / LEDGER
+    db = read_only(path)
+    try:
+        found = survey(plan, lambda keys: look_up(db, keys, path) if db else {})
+    finally:
+        if db:
+            db.close()
+    worst = Budget(price).worst(found.open_worst)
+    return Forecast(layer, found.images, found.images - found.open, found.open, worst, found.example)
+
+
+def default_layer(captioner: Captioner, pack: str) -> str:
+    """A layer's name from the model's and the pack's, fit for a directory."""
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{captioner.name}-{Path(pack).stem}")
+    return words.strip("-._")[:100] or "captions"

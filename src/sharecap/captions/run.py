@@ -1,0 +1,322 @@
+"""The captioning run: every image becomes a caption or a counted, named failure (paper, 3.1 and 3.2).
+
+`run` surveys what the ledger already has, sends the rest with bounded concurrency under the budget, and seals
+the layer. It may be killed at any moment: what was answered is kept, what was in flight is counted.
+"""
+
+import asyncio
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharecap import artifact
+from sharecap.captions.captioner import DEFAULT_SAMPLING, Captioner, Sampling
+from sharecap.captions.courier import DEFAULT_GATE, DEFAULT_PATIENCE, Courier, Gate, Patience
+from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
+from sharecap.captions.ledger import Entry, InFlight, Ledger
+from sharecap.captions.plan import Forecast, Job, Plan, Survey, survey
+from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
+from sharecap.captions.prompts import Pack, load_pack
+from sharecap.captions.teachers.open import open_teacher
+from sharecap.errors import Interrupted, SharecapError, UsageError
+from sharecap.images.catalog import Catalog
+from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
+from sharecap.images.progress import Progress
+from sharecap.records import Caption, Usage
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What the layer holds and what it took. Money is None where no price is known."""
+
+    layer: str
+    path: str
+    images: int
+    captions: int
+    failures: dict[str, int]  # kind -> images without a caption
+    requests: int  # sent in this run; 0: all was there
+    kept: int  # images that earlier runs had settled
+    in_flight: int  # requests that were out when the run before was killed, and may be charged twice
+    in_flight_usd: float | None  # what those can have cost
+    cost_usd: float | None  # of all answers, over all runs
+    doubtful: int  # attempts, over all runs, that may be on the bill though no answer was seen
+    doubtful_usd: float | None  # their worst case
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float  # of this run
+
+
+def plan(
+    dataset: Path,
+    teacher: Captioner | str,
+    pack: Pack | str | Path,
+    *,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    image_tokens: int = IMAGE_TOKENS,
+    retry_failed: bool = False,
+    concurrency: int = 16,
+) -> Plan:
+    """Check dataset, teacher and prompts, so that nothing starts that can't end."""
+    catalog = Catalog.open(dataset)
+    pack = pack if isinstance(pack, Pack) else load_pack(pack)
+    pack.check(catalog)
+    captioner = open_teacher(teacher, concurrency=concurrency) if isinstance(teacher, str) else teacher
+    return Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed)
+
+
+def run(
+    dataset: Path,
+    teacher: Captioner | str,
+    pack: Pack | str | Path,
+    layer: str,
+    *,
+    concurrency: int = 16,
+    budget_usd: float | None = None,
+    price: Price | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    image_tokens: int = IMAGE_TOKENS,
+    patience: Patience = DEFAULT_PATIENCE,
+    gate: Gate = DEFAULT_GATE,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    rng: random.Random | None = None,
+) -> RunReport:
+    """Caption every image of `dataset` into the sealed layer `layer`; a sealed one is only reported.
+
+    `budget_usd` bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that
+    one image can take. Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C, `SharecapError`
+    when the teacher or the disk fails; the same call then goes on where it stopped.
+    """
+    if concurrency < 1:
+        raise UsageError("concurrency must be at least 1", where=concurrency)
+    layer_path(dataset, layer)
+    budget = Budget(price, budget_usd)
+    wanted = plan(
+        dataset,
+        teacher,
+        pack,
+        sampling=sampling,
+        image_tokens=image_tokens,
+        retry_failed=retry_failed,
+        concurrency=concurrency,
+    )
+    refuse_other_layer(dataset, layer, wanted.config())
+    if found := finished(wanted, layer):
+        return found
+    progress = progress or Progress("captioned", quiet=True)
+    clock = time.monotonic()
+    with disk_errors(dataset), held(dataset), Ledger(dataset / LEDGER) as ledger:
+        before = survey(wanted, ledger.look_up)
+        budget.spent_usd = before.cost_usd + before.doubtful_usd
+        progress.total, progress.done = before.images, before.images - before.open
+        progress.failed = before.images - before.open - before.done
+        with progress.shown():
+            jobs = wanted.open_jobs(ledger.look_up)
+            requests = _drive(
+                jobs,
+                lambda: Courier(
+                    captioner=wanted.captioner,
+                    ledger=ledger,
+                    budget=budget,
+                    sampling=sampling,
+                    patience=patience,
+                    gate=gate,
+                    progress=progress,
+                    rng=rng or random.Random(),
+                    disk=dataset,
+                    margin_bytes=concurrency * 65_536 + 1_048_576,
+                ),
+                concurrency,
+            )
+        after = survey(wanted, ledger.look_up)
+
+        def report() -> RunReport:
+            return _report(
+                wanted,
+                layer,
+                before=before,
+                after=after,
+                in_flight=ledger.in_flight,
+                requests=requests,
+                price=price,
+                seconds=time.monotonic() - clock,
+            )
+
+        _seal(wanted, layer, ledger, after, report)
+        return report()
+
+
+def finished(wanted: Plan, layer: str) -> RunReport | None:
+    """The report of the sealed layer, if it is sealed for just this plan; None otherwise."""
+    directory = layer_path(wanted.catalog.dataset, layer)
+    if wanted.retry_failed or not (directory / artifact.MANIFEST).exists():
+        return None
+    sealed = open_layer(wanted.catalog.dataset, layer)
+    if sealed.key != artifact.key_of(KIND, wanted.config(), wanted.inputs()):
+        return None  # the catalog has grown: only what is new will be asked
+    kept = {"requests": 0, "kept": sealed.metrics["images"], "in_flight": 0, "in_flight_usd": None}
+    return RunReport(**{**sealed.metrics, **kept, "layer": layer, "path": str(directory), "seconds": 0.0})
+
+
+def _drive(jobs: Iterator[Job], make_courier: Callable[[], Courier], concurrency: int) -> int:
+    """Run the workers to their end; the number of requests sent. Raises what stopped them."""
+
+    async def main() -> int:
+        courier = make_courier()
+        with _interrupts(courier):
+            workers = [asyncio.create_task(courier.work(jobs)) for _ in range(concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                await courier.captioner.close()
+        if courier.stopping:
+            raise courier.stopping
+        return courier.requests
+
+    try:
+        return asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise _interrupted() from None
+
+
+@contextmanager
+def _interrupts(courier: Courier) -> Iterator[None]:
+    """First Ctrl-C: send nothing more, take in what is on its way. Second: leave at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def on_signal() -> None:
+        if courier.stopping:
+            task.cancel()
+        courier.stop(_interrupted())
+        courier.progress.note = "stopping: waiting for answers on their way, Ctrl-C again to leave them"
+        courier.progress.tick(force=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("interrupted; every answer so far is kept", todo="run the same command again to go on")
+
+
+def _seal(wanted: Plan, layer: str, ledger: Ledger, after: Survey, report: Callable[[], RunReport]) -> None:
+    if after.unsettled:
+        what = f"{after.unsettled} requests have no outcome, so the layer can't be sealed"
+        raise SharecapError(what, where=layer, todo="run the same command again")
+
+    def rows() -> Iterator[Caption | Missing]:
+        for jobs in wanted.jobs():
+            entries = ledger.look_up([job.key for job in jobs])
+            for job in jobs:
+                yield _row(job, entries[job.key], layer, wanted.captioner.name)
+
+    def metrics() -> dict[str, object]:
+        facts = artifact.plain(report())
+        return {k: v for k, v in facts.items() if k not in ("layer", "path")}
+
+    if wanted.retry_failed:
+        _unseal(wanted, layer)
+    seal(wanted.catalog.dataset, layer, wanted.config(), wanted.inputs(), rows=rows(), metrics=metrics)
+
+
+def _unseal(wanted: Plan, layer: str) -> None:
+    """Let the layer be made anew from the ledger, with what was asked again."""
+    manifest = layer_path(wanted.catalog.dataset, layer) / artifact.MANIFEST
+    if manifest.exists():
+        key = artifact.key_of(KIND, wanted.config(), wanted.inputs())
+        mark = f'{{"kind": "{KIND}", "key": "{key}", "seconds": 0.0}}'
+        artifact.write_atomically(manifest.with_name(artifact.STARTED), mark)
+        manifest.unlink()
+
+
+def _row(job: Job, entry: Entry, layer: str, captioner: str) -> Caption | Missing:
+    if entry.state != "done":
+        return Missing(job.image.id, entry.error_kind or "error", entry.error or "")
+    return Caption(
+        image_id=job.image.id,
+        layer=layer,
+        text=entry.text or "",
+        captioner=captioner,
+        prompt_id=job.prompt.id,
+        finish_reason=entry.finish_reason or "",
+        usage=Usage(entry.prompt_tokens, entry.completion_tokens),
+        cost_usd=entry.cost_usd,
+    )
+
+
+def _report(
+    wanted: Plan,
+    layer: str,
+    *,
+    before: Survey,
+    after: Survey,
+    in_flight: InFlight,
+    requests: int,
+    price: Price | None,
+    seconds: float,
+) -> RunReport:
+    return RunReport(
+        layer=layer,
+        path=str(layer_path(wanted.catalog.dataset, layer)),
+        images=after.images,
+        captions=after.done,
+        failures=dict(sorted(after.failures.items())),
+        requests=requests,
+        kept=before.images - before.open,
+        in_flight=in_flight.requests,
+        in_flight_usd=in_flight.usd,
+        cost_usd=after.cost_usd if price else None,
+        doubtful=after.doubtful,
+        doubtful_usd=after.doubtful_usd if price else None,
+        prompt_tokens=after.prompt_tokens,
+        completion_tokens=after.completion_tokens,
+        seconds=seconds,
+    )
+
+
+def report_lines(report: RunReport) -> list[str]:
+    """For people."""
+    lines = [f"layer {report.layer}: {report.captions:,} captions of {report.images:,} images"]
+    if report.failures:
+        lines.append("failed: " + ", ".join(f"{n:,} {kind}" for kind, n in report.failures.items()))
+    sent = f"{report.requests:,} requests" if report.requests else "nothing to send"
+    lines.append(f"{sent}; {report.kept:,} images were settled before")
+    if report.in_flight:
+        usd = "" if report.in_flight_usd is None else f", for at most ${report.in_flight_usd:.4f}"
+        lines.append(f"in flight when the last run was killed: {report.in_flight} (may be billed twice{usd})")
+    lines.append(f"tokens: {report.prompt_tokens:,} in, {report.completion_tokens:,} out")
+    if report.cost_usd is not None:
+        lines.append(f"cost: ${report.cost_usd:.4f}")
+    if report.doubtful:
+        usd = "" if report.doubtful_usd is None else f", at most ${report.doubtful_usd:.4f}"
+        lines.append(f"without an answer, but perhaps billed: {report.doubtful} requests{usd}")
+    return [*lines, f"in {report.path}"]
+
+
+def forecast_lines(expected: Forecast) -> list[str]:
+    """For people."""
+    lines = [f"layer {expected.layer}: {expected.requests:,} requests for {expected.images:,} images"]
+    if expected.kept:
+        lines.append(f"{expected.kept:,} images are settled already")
+    if expected.worst_usd is None:
+        lines.append("cost: not known without --price IN,OUT")
+    else:
+        lines.append(f"cost: at most ${expected.worst_usd:.4f} (each request at its bound, answered at once)")
+    return [*lines, "first prompt:", *(f"  {line}" for line in expected.prompt.splitlines())]

@@ -1,0 +1,142 @@
+"""A captioner that is a model directory on this machine: the trained captioner (paper, section 3.2).
+
+Requests that wait at the same time are answered as one batch, by one worker thread that owns the model.
+torch is imported when the first request comes, never before.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharecap import artifact
+from sharecap.captions.captioner import Answer, FatalError, Request, Sampling
+from sharecap.captions.prepare import verified
+from sharecap.errors import SharecapError, UsageError
+from sharecap.images.decode import ImageError, decode_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sharecap.model.generation import Generator
+
+Waiting = tuple[Request, "asyncio.Future[Answer]"]
+
+
+class LocalCaptioner:
+    """`directory` is a complete model folder; `batch_size` the most images in one forward pass."""
+
+    preparation = "1:pixels, upright RGB"
+
+    def __init__(self, directory: Path, *, batch_size: int = 16) -> None:
+        if not (directory / "config.json").is_file():
+            todo = "give the directory of a model that sharecap trained or saved"
+            raise UsageError("not a model directory", where=directory, todo=todo)
+        self.directory, self.name = directory, directory.resolve().name
+        self.fingerprint = f"{self.name}:{_weights_digest(directory)}"
+        self._batch_size = batch_size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
+        self._generator: Generator | None = None
+        self._waiting: list[Waiting] = []
+        self._batcher: asyncio.Task[None] | None = None
+
+    async def answer(self, request: Request) -> Answer:
+        """Caption one image, in a batch with whatever waits at the same time."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._batcher is None or self._batcher.done():
+            self._batcher = asyncio.create_task(self._work())
+        return await future
+
+    async def close(self) -> None:
+        """Let go of the model."""
+        if self._batcher:
+            self._batcher.cancel()
+        self._batcher = self._generator = None
+
+    async def _work(self) -> None:
+        """Answer batches until nobody waits."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            await _gathered(self._waiting, self._batch_size)
+            sampling = self._waiting[0][0].sampling  # one batch, one way of drawing
+            batch = [w for w in self._waiting if w[0].sampling == sampling][: self._batch_size]
+            self._waiting = [w for w in self._waiting if w not in batch]
+            try:
+                requests = [request for request, _ in batch]
+                outcomes = await loop.run_in_executor(self._thread, self._answers, requests, sampling)
+            except SharecapError as error:
+                outcomes = [FatalError(error.what, where=error.where, todo=error.todo)] * len(batch)
+            except BaseException as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                raise
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, Answer):
+                    future.set_result(outcome)
+                else:
+                    future.set_exception(outcome)
+
+    def _answers(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer | SharecapError]:
+        """In the worker thread: decode, generate, and put broken pictures' errors in their places."""
+        from sharecap.model.generation import Decoding, Generator, Query
+
+        if self._generator is None:
+            self._generator = Generator.load(self.directory, batch_size=self._batch_size)
+        pictures = [_picture(request) for request in requests]
+        queries = [
+            Query((picture,), request.prompt)
+            for picture, request in zip(pictures, requests, strict=True)
+            if not isinstance(picture, ImageError)
+        ]
+        decoding = Decoding(
+            max_new_tokens=sampling.max_tokens,
+            temperature=sampling.temperature or 0.0,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+            seed=sampling.seed or 0,
+        )
+        replies = iter(self._generator.generate(queries, decoding))
+        outcomes: list[Answer | SharecapError] = []
+        for picture in pictures:
+            if isinstance(picture, ImageError):
+                outcomes.append(picture)
+            else:
+                reply = next(replies)
+                outcomes.append(Answer(reply.text, reply.finish_reason, reply.usage))
+        return outcomes
+
+
+async def _gathered(waiting: Sequence[Waiting], enough: int) -> None:
+    """Wait while more requests keep coming: the ledger releases them in groups."""
+    seen = 0
+    while seen < len(waiting) < enough:
+        seen = len(waiting)
+        await asyncio.sleep(0.01)
+
+
+def _picture(request: Request) -> "Image | ImageError":
+    try:
+        return decode_rgb(verified(request.image_path, request.image_id), request.image_path)
+    except ImageError as error:
+        return error
+
+
+def _weights_digest(directory: Path) -> str:
+    """What tells these weights from others: the artifact's digest, or one over configuration and weights."""
+    manifest = directory / artifact.MANIFEST
+    if manifest.is_file():
+        return artifact.read(directory).digest
+    total = hashlib.sha256()
+    for path in sorted(
+        p for p in directory.rglob("*") if p.suffix in (".json", ".safetensors", ".model", ".bin")
+    ):
+        total.update(
+            json.dumps([path.relative_to(directory).as_posix(), artifact.file_digest(path)]).encode()
+        )
+    return total.hexdigest()

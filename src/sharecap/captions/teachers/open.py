@@ -1,0 +1,76 @@
+"""From the words after `--teacher` to a captioner: `http(s)://…/v1#MODEL`, `openai:MODEL`, `local:DIRECTORY`.
+
+Keys come from the environment, never from arguments, and never reach a log, a ledger or a manifest.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sharecap.captions.captioner import Captioner
+from sharecap.errors import UsageError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+_FORMS = "give http(s)://HOST/v1#MODEL, openai:MODEL or local:DIRECTORY"
+
+
+def open_teacher(
+    spec: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 300.0,
+    concurrency: int = 16,
+    batch_size: int = 16,
+) -> Captioner:
+    """The captioner that `spec` names; `UsageError` if it names none.
+
+    `timeout_s` bounds one request to an endpoint, `concurrency` its connections, `batch_size` the images per
+    batch of a local captioner.
+    """
+    environment = os.environ if environment is None else environment
+    if spec.startswith(("http://", "https://")):
+        from sharecap.captions.teachers.endpoint import Endpoint
+
+        url = urlsplit(spec)
+        if not url.hostname or not url.fragment:
+            raise UsageError("the teacher's address names no model", where=_bare(spec), todo=_FORMS)
+        if url.username or url.password or url.query:
+            todo = f"put the key into the environment variable {KEY_VARIABLE}"
+            raise UsageError("no keys in the teacher's address", where=_bare(spec), todo=todo)
+        base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
+        return Endpoint(base, url.fragment, _key(environment), timeout_s=timeout_s, concurrency=concurrency)
+    kind, _, rest = spec.partition(":")
+    if kind == "openai" and rest:
+        from sharecap.captions.teachers.endpoint import OPENAI, Endpoint
+
+        key = _key(environment)
+        if not key:
+            todo = f"set the environment variable {KEY_VARIABLE}"
+            raise UsageError("no API key for openai", todo=todo)
+        return Endpoint(
+            OPENAI,
+            rest,
+            key,
+            limit_field="max_completion_tokens",
+            timeout_s=timeout_s,
+            concurrency=concurrency,
+        )
+    if kind == "local" and rest:
+        from sharecap.captions.teachers.local import LocalCaptioner
+
+        return LocalCaptioner(Path(rest), batch_size=batch_size)
+    raise UsageError("unknown teacher", where=repr(spec), todo=_FORMS)
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    key = environment.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{KEY_VARIABLE} holds characters that no key has", todo="set it anew")
+    return key
+
+
+def _bare(spec: str) -> str:
+    """`spec` without user, password and query, to be shown."""
+    url = urlsplit(spec)
+    return f"{url.scheme}://{url.hostname or ''}{url.path}" + (f"#{url.fragment}" if url.fragment else "")

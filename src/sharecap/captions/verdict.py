@@ -1,0 +1,78 @@
+"""Is this answer a caption? Silent garbage (refusals, loops, echoes of the prompt) is what spoils published
+caption sets; here each kind gets a name. Pure functions; a doubtful answer is never repaired, only judged.
+"""
+
+import re
+from collections import Counter
+
+from sharecap.captions.captioner import Answer
+
+KINDS = ("content_filter", "refusal", "empty", "loop", "truncated", "prompt_echo")
+"""What an answer can be instead of a caption, in the order in which it is looked for."""
+
+RESAMPLED = frozenset({"empty", "loop", "prompt_echo"})
+"""Kinds that another draw may mend; the others would only cost again."""
+
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:i['’]?m|i am|we are)\s+(?:very\s+|so\s+|really\s+)?sorry\b|sorry\b|i apologi[sz]e\b|"
+    r"(?:unfortunately\W+)?i(?:['’]m| am)\s+(?:not able|unable)\b|"
+    r"(?:unfortunately\W+)?i\s+(?:cannot|can['’]?t|can not|could not|couldn['’]?t|won['’]?t|will not)\s+"
+    r"(?:\w+\s+){0,2}(?:help|assist|provide|describe|see|view|identify|comply|process|analy[sz]e|fulfil|do|access"
+    r"|caption|create|generate)|"
+    r"as an ai\b|(?:the|your) message is empty\b|no image (?:was|has been) (?:provided|attached|uploaded)\b|"
+    r"please (?:provide|upload|attach|share) (?:the|an|your) (?:image|picture|photo))",
+    re.IGNORECASE,
+)
+_STUCK = re.compile(r"(.{1,80}?)\1{9,}", re.DOTALL)
+_WORD = re.compile(r"\w+")
+
+
+def verdict(answer: Answer, prompt: str) -> str | None:
+    """None for a caption, else one of `KINDS`."""
+    text = answer.text.strip()
+    if answer.finish_reason == "content_filter":
+        return "content_filter"
+    if answer.refusal.strip() or _REFUSAL.match(text):
+        return "refusal"
+    if not _WORD.search(text):
+        return "empty"
+    if is_loop(text):
+        return "loop"
+    if answer.finish_reason == "length":
+        return "truncated"
+    return "prompt_echo" if is_echo(text, prompt) else None
+
+
+def is_loop(text: str) -> bool:
+    """The text goes round in circles: a block of up to 30 words three times running over at least 24 words,
+    a sentence of four or more words four times, or characters without words that repeat ten times over 100.
+    """
+    words = _WORD.findall(text.lower())
+    for period in range(1, min(30, len(words) // 3) + 1):
+        run = 0
+        for at in range(period, len(words)):
+            run = run + 1 if words[at] == words[at - period] else 0
+            if run >= 2 * period and run + period >= 24:
+                return True
+    sentences = Counter(s for s in _sentences(text) if len(s) >= 4)
+    if sentences and sentences.most_common(1)[0][1] >= 4:
+        return True
+    stuck = _STUCK.search(text)
+    return stuck is not None and len(stuck.group()) >= 100
+
+
+def is_echo(text: str, prompt: str) -> bool:
+    """The text hands the prompt back: three tenths of its runs of eight words (or all of a shorter prompt,
+    from its first word on) are the prompt's.
+    """
+    words, asked = _WORD.findall(text.lower()), _WORD.findall(prompt.lower())
+    size = 8
+    if len(asked) < size:
+        return bool(asked) and words[: len(asked)] == asked
+    theirs = {tuple(asked[i : i + size]) for i in range(len(asked) - size + 1)}
+    runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return bool(runs) and sum(run in theirs for run in runs) >= 0.3 * len(runs)
+
+
+def _sentences(text: str) -> list[tuple[str, ...]]:
+    return [tuple(_WORD.findall(piece.lower())) for piece in re.split(r"[.!?\n]+", text)]

@@ -1,0 +1,59 @@
+"""The dataset directory: where its files lie, who may write, and what a full disk means.
+
+dataset.json            names the catalog (replaced last, so a killed `add` leaves the old catalog)
+catalog-<digest>.parquet, failures.jsonl
+ledger.sqlite           requests and answers
+layers/<name>/          sealed caption layers (artifacts)
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sharecap.errors import SharecapError, UsageError
+
+INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def held(dataset: Path) -> Iterator[None]:
+    """Be the one writer of the dataset; `SharecapError` if another process is. A kill frees the hold."""
+    descriptor = os.open(dataset / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            todo = "wait until the other sharecap command has ended"
+            raise SharecapError(
+                "another command is writing to the dataset", where=dataset, todo=todo
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn a full, read-only or failing disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            todo = "free some space and run the same command again: it goes on from there"
+            raise SharecapError("no space left on the disk", where=where, todo=todo) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise SharecapError(f"cannot write ({error.strerror})", where=where) from error
+        raise
+
+
+def layer_path(dataset: Path, name: str) -> Path:
+    """Where the layer called `name` lies; the name is checked, since it becomes a directory."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        todo = "use letters, digits, '.', '_' and '-' only"
+        raise UsageError("not a layer name", where=repr(name), todo=todo)
+    return dataset / LAYERS / name
