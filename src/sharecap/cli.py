@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. No logic lives here; nothing heavy is imported before it is needed."""
+"""The command line: parse, call, print. No logic lives here; nothing heavy is imported before it is used."""
 
 import json
 import sys

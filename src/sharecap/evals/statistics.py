@@ -5,12 +5,14 @@ sum of means (a MME subtask is 100 x mean over questions + 100 x mean over image
 resamples are one matrix product. Never averages over items that were not scored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Key = TypeVar("Key", bound=Hashable)
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2_000
@@ -70,8 +72,8 @@ def scaled(score: Score, factor: float) -> Score:
 
 
 def intervals(
-    scores: Mapping[str, Score], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> dict[str, Estimate]:
+    scores: Mapping[Key, Score], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> dict[Key, Estimate]:
     """Each metric with its interval; all of them see the same resamples."""
     drawn = _replicates(list(scores.values()), resamples, seed)
     pairs = zip(scores.items(), drawn, strict=True)
@@ -79,12 +81,12 @@ def intervals(
 
 
 def compare(
-    pairs: Mapping[str, tuple[Score, Score]],
+    pairs: Mapping[Key, tuple[Score, Score]],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
-) -> dict[str, Comparison]:
+) -> dict[Key, Comparison]:
     """Each metric of both runs and the difference, resampled together: the same images are drawn for both."""
     drawn = _replicates([score for pair in pairs.values() for score in pair], resamples, seed)
     found = {}

@@ -80,6 +80,10 @@ class Task:
     score: Callable[[Sample, str | None], float]  # 0..1
     measure: Callable[[Sequence[Record]], Measures]
 
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise SharecapError(f"{self.name} has no questions", todo="check the benchmark's files")
+
     @cached_property
     def digest(self) -> str:
         """Digest of all that is asked: names, prompts, references, images by name and size."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from sharecap.errors import SharecapError
 from sharecap.evals.task import (
@@ -34,7 +35,8 @@ LABELS = ("category", "l2-category")
 
 _BARE = re.compile(r"[\s(\[]*([A-D])\s*[)\].:,]*\s*")
 _LEADING = re.compile(r"[\s(\[]*([A-D])\s*[)\].:]\s*\S")
-_STATED = re.compile(r"\b(?:answer|option|choice)(?: is)?:?\s*[(\[]?([A-D])\b(?![a-z'])", re.IGNORECASE)
+_STATED = re.compile(r"\b(?i:answer|option|choice)(?i: is)?:?\s*[(\[]?([B-D]\b|A\b(?!\s+\w))")
+"""A before a word is taken as the article."""
 
 
 def task(samples: Sequence[Sample], *, chinese: bool = False) -> Task:
@@ -156,7 +158,10 @@ def _index(value: Any, where: Path) -> str:
 def _tab_separated(path: Path) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)  # images are single fields of up to megabytes
     with open(path, encoding="utf-8", newline="") as f:
-        yield from csv.reader(f, delimiter="\t")
+        try:
+            yield from csv.reader(f, delimiter="\t")
+        except csv.Error as error:
+            raise SharecapError(f"not a tab-separated table ({error})", where=path) from None
 
 
 def _spreadsheet(path: Path) -> Iterator[list[str]]:
@@ -165,7 +170,7 @@ def _spreadsheet(path: Path) -> Iterator[list[str]]:
 
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (InvalidFileException, KeyError, ValueError, OSError) as error:
+    except (InvalidFileException, BadZipFile, KeyError, ValueError, OSError) as error:
         raise SharecapError(f"not a spreadsheet ({error})", where=path) from None
     sheet = book.worksheets[0]
     for cells in sheet.iter_rows(values_only=True):
@@ -177,7 +182,7 @@ def parse(sample: Sample, raw: str) -> str | None:
     """The option that the text names: its letter, "the answer is X", or the option's own words; else None."""
     options: dict[str, str] = sample.reference["options"]
     letter = _BARE.fullmatch(raw) or _LEADING.match(raw)
-    named = {letter.group(1)} if letter else {found.upper() for found in _STATED.findall(raw)}
+    named = {letter.group(1)} if letter else set(_STATED.findall(raw))
     if len(named) == 1:
         return found if (found := named.pop()) in options else None
     words = _plain(raw)

@@ -8,6 +8,7 @@ comparing entries: where they carry no id, equal ones would all vanish.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def task(name: str, samples: Sequence[Sample], rule: str) -> Task:
     def answer(_: Sample, raw: str) -> str | None:
         return parse(raw) if raw.strip() else None
 
-    return Task(name, samples, prompt, 128, answer, score, partial(measure, rule=rule))
+    ruled = [replace(sample, labels={**sample.labels, "rule": rule}) for sample in samples]
+    return Task(name, ruled, prompt, 128, answer, score, measure)
 
 
 def read_tasks(directory: Path) -> list[Task]:
@@ -100,7 +102,7 @@ def _sample(question: dict[str, Any], annotation: dict[str, Any], images: tuple[
 
 
 def _picture(directory: Path, split: str, image_id: Any) -> Path:
-    names = [f"COCO_{split}_{int(image_id):012d}.{suffix}" for suffix in ("jpg", "png")]
+    names = [f"COCO_{split}_{str(image_id).zfill(12)}.{suffix}" for suffix in ("jpg", "png")]
     for folder in (directory / split, directory / "images", directory):
         for name in names:
             if (folder / name).is_file():
@@ -130,7 +132,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _rows(content: dict[str, Any], name: str, needed: Sequence[str], where: Path) -> list[dict[str, Any]]:
     rows = content.get(name)
-    if not isinstance(rows, list) or any(key not in row for row in rows for key in needed):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() >= set(needed) for row in rows
+    ):
         raise SharecapError(f"expected a list {name!r} with {', '.join(needed)}", where=where)
     return rows
 
@@ -231,11 +235,12 @@ server-raw: the server's rule on predictions as they are, i.e. on a file that is
 DEFAULT_RULE = {"vqav2": "server", "textvqa": "m4c"}
 
 
-def measure(records: Sequence[Record], rule: str = "") -> Measures:
+def measure(records: Sequence[Record]) -> Measures:
     """Accuracy over all items and per answer type."""
     scores = {"accuracy": item_mean(records)}
     for name in sorted({r.labels["answer_type"] for r in records if "answer_type" in r.labels}):
         scores[f"answer_type: {name}"] = item_mean(
             [r for r in records if r.labels.get("answer_type") == name]
         )
-    return Measures("accuracy", 100.0, scores, (f"scoring rule: {rule}",) if rule else ())
+    rules = sorted({r.labels["rule"] for r in records})
+    return Measures("accuracy", 100.0, scores, (f"scoring rule: {', '.join(rules)}",))

@@ -1,0 +1,171 @@
+"""VQA: normalised answers, soft accuracy by position, the rules' differences, and files that aren't right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharecap.errors import SharecapError, UsageError
+from sharecap.evals.benchmarks import vqa
+from sharecap.evals.benchmarks.vqa import normalised, official_accuracy, soft_accuracy
+from sharecap.evals.task import grade
+from tests.evals.small import pictures
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Yes", "yes"),
+        ("The two dogs.", "2 dogs"),
+        ("none", "0"),
+        ("dont", "don't"),
+        ("couldn'tve", "couldn't've"),
+        ("yalld've", "yalld've"),
+        ("y'alld've", "y'all'd've"),
+        ("somebody'd", "somebodyd"),
+        ("twas", "'twas"),
+        ("John's hat", "john 's hat"),
+        ("1,000", "1000"),
+        ("red-white", "red white"),
+        ("red - white", "red white"),
+        ("3.5 m.", "3.5 m"),
+        ("a\nb\tc", "b c"),
+        ("  a  ", ""),
+    ],
+)
+def test_answers_are_normalised_as_the_evaluation_servers_do(text: str, form: str) -> None:
+    assert normalised(text) == form
+
+
+@given(st.text(max_size=30))
+def test_normalised_text_has_no_capital_ascii_and_no_doubled_spaces(text: str) -> None:
+    form = normalised(text)
+    assert form == form.strip()
+    assert "  " not in form
+    assert form == form.lower()
+
+
+@given(st.integers(1, 12), st.data())
+def test_soft_accuracy_is_the_mean_over_people_left_out(n: int, data: st.DataObject) -> None:
+    matches = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    left_out = [min(1, sum(matches[:i] + matches[i + 1 :]) / 3) for i in range(n)]
+    assert soft_accuracy(matches) == pytest.approx(sum(left_out) / n)
+
+
+@pytest.mark.parametrize(("agree", "score"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
+def test_four_people_of_ten_make_an_answer_right(agree: int, score: float) -> None:
+    assert soft_accuracy([True] * agree + [False] * (10 - agree)) == pytest.approx(score)
+
+
+def test_the_server_normalises_only_where_people_disagree() -> None:
+    assert official_accuracy("Yes", ["yes"] * 10) == 0
+    assert official_accuracy("Yes", ["yes"] * 9 + ["no"]) == 1
+
+
+def benchmark(directory: Path, answers: list[str], **annotation: Any) -> Path:
+    """One question per answer, each given by all ten people."""
+    directory.mkdir(exist_ok=True)
+    questions = [
+        {"question_id": 10 + i, "image_id": i, "question": f"What {i}?"} for i in range(len(answers))
+    ]
+    people = [
+        {"question_id": 10 + i, "answers": [{"answer": a}] * 10, **annotation} for i, a in enumerate(answers)
+    ]
+    (directory / "v2_questions.json").write_text(
+        json.dumps({"data_subtype": "val2014", "questions": questions})
+    )
+    (directory / "v2_annotations.json").write_text(json.dumps({"annotations": people}))
+    return directory
+
+
+def predictions(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_scores_are_split_by_answer_type_and_name_their_rule(tmp_path: Path) -> None:
+    data = benchmark(tmp_path / "d", ["red", "blue"], answer_type="other", question_type="what color")
+    path = predictions(
+        tmp_path / "p.json", [{"question_id": 10, "answer": "Red"}, {"question_id": 11, "answer": ""}]
+    )
+    task, answers = vqa.read_predictions("vqav2", path, data, "server")
+    records = grade(task, answers, path)
+    measures = task.measure(records)
+    assert [r.score for r in records] == [1.0, 0.0]
+    assert [r.parsed for r in records] == ["red", None]
+    assert set(measures.scores) == {"accuracy", "answer_type: other"}
+    assert measures.notes == ("scoring rule: server",)
+    assert records[0].kind == "what color"
+
+
+def test_llava_answers_are_matched_by_image_and_question(tmp_path: Path) -> None:
+    data = benchmark(tmp_path / "d", ["red", "blue"])
+    lines = [{"question_id": "1", "prompt": "WHAT 1?\nOCR: x", "text": "blue"},
+             {"question_id": "0", "prompt": "What 0?\n", "text": "red"}]  # fmt: skip
+    path = predictions(tmp_path / "p.jsonl", "\n".join(json.dumps(line) for line in lines))
+    task, answers = vqa.read_predictions("textvqa", path, data, "m4c")
+    assert [r.score for r in grade(task, answers, path)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("folder", ["val2014", "images", "."])
+def test_images_are_found_by_the_official_name(tmp_path: Path, folder: str, suffix: str) -> None:
+    data = benchmark(tmp_path / "vqav2", ["red"])
+    (drawn,) = pictures(tmp_path / "drawn", 1)
+    (data / folder).mkdir(exist_ok=True)
+    image = data / folder / f"COCO_val2014_000000000000.{suffix}"
+    image.write_bytes(drawn.read_bytes())
+    (task,) = vqa.read_tasks(data)
+    assert task.samples[0].images[0].resolve() == image.resolve()
+    assert task.prompt(task.samples[0]) == "What 0?\nAnswer the question using a single word or phrase."
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        SharecapError, match=r"image of a question is missing.*COCO_val2014_000000000000\.jpg"
+    ):
+        vqa.read_tasks(benchmark(tmp_path / "vqav2", ["red"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("not json", "not a file of VQA predictions"),
+        ([{"question_id": 10}], "not a file of VQA predictions"),
+        ([1, 2], "not a file of VQA predictions"),
+        ([{"question_id": 99, "answer": "red"}], "no question 99 in the benchmark"),
+        ([{"question_id": 10, "answer": "red"}] * 2, "item 10 appears twice"),
+        ([], "2 of 2 items have no prediction"),
+        ([{"question_id": 10, "answer": "red"}], r"1 of 2 items have no prediction \(first: 11\)"),
+    ],
+)
+def test_wrong_predictions_are_one_clear_line(tmp_path: Path, content: Any, words: str) -> None:
+    data = benchmark(tmp_path / "d", ["red", "blue"])
+    path = predictions(tmp_path / "p.json", content)
+    with pytest.raises(SharecapError, match=words):
+        grade(*vqa.read_predictions("vqav2", path, data, "server"), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("v2_questions.json", "nonsense", "not JSON"),
+        ("v2_questions.json", "[]", "a JSON object"),
+        ("v2_questions.json", '{"questions": [7]}', "expected a list 'questions'"),
+        ("v2_annotations.json", '{"annotations": []}', "2 questions have no annotation"),
+        ("more_questions.json", "{}", "2 files with 'question' in their name"),
+    ],
+)
+def test_a_wrong_benchmark_is_one_clear_line(tmp_path: Path, name: str, content: str, words: str) -> None:
+    data = benchmark(tmp_path / "d", ["red", "blue"])
+    (data / name).write_text(content)
+    with pytest.raises(SharecapError, match=words):
+        vqa.read_samples(data)
+
+
+def test_an_unknown_rule_lists_those_there_are() -> None:
+    with pytest.raises(UsageError, match="m4c, server, server-raw"):
+        vqa.task("vqav2", [], "strict")
