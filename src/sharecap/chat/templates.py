@@ -49,7 +49,7 @@ def template_named(name: str) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One user turn and its answer, as text: what is given, and what is to be said (None: to be generated)."""
+    """One user turn and its answer as text: what is given, and what is to be said (None: not yet known)."""
 
     given: str  # from the start, or from the previous stop, to where the answer begins; holds `<image>`
     said: str | None  # without the stop
@@ -58,8 +58,8 @@ class Exchange:
 def exchanges(template: Template, conversation: Conversation) -> list[Exchange]:
     """The conversation's text in pieces, each wholly given or wholly said.
 
-    The last turn may be a user's: then the last answer is None. `SharecapError` names the row when turns do not
-    alternate, an answer is empty, `<image>` does not occur once per image, or a template of one turn gets more.
+    The last turn may be a user's: then the last answer is None. `SharecapError` names the row when turns do
+    not alternate, an answer is empty, `<image>` does not occur once per image, or `plain` gets several turns.
     """
     where = f"row {conversation.id}"
     turns = image_tokens_first(conversation).turns
@@ -114,7 +114,7 @@ def question(images: Sequence[str], text: str, row: str = "query") -> Conversati
 
 
 def jinja(template: Template) -> str:
-    """The template as a Hugging Face chat template, so that plain `apply_chat_template` writes the same text.
+    """The template as a Hugging Face chat template: plain `apply_chat_template` then writes the same text.
 
     Messages hold a string or a list of parts {"type": "text", "text": ...} and {"type": "image"}.
     """

@@ -6,14 +6,17 @@ words raises. It must never mask a row silently, and never find answers by searc
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from sharecap.chat.templates import Exchange, Template, exchanges
 from sharecap.errors import SharecapError
 from sharecap.records import IMAGE_TOKEN, Conversation
+
+if TYPE_CHECKING:  # planning from lengths must not wait for transformers to load
+    from transformers import PreTrainedTokenizerBase
 
 BATCH = 4096
 """Pieces that are cut in one call: the tokenizer's threads are kept busy, memory stays small."""
@@ -38,7 +41,7 @@ class Cutter:
     `image_tokens` is the number of places that one image takes in the language model.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, image_tokens: int) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template, image_tokens: int) -> None:
         self.tokenizer, self.template, self.image_tokens = tokenizer, template, image_tokens
         self.image_id = single_id(tokenizer, IMAGE_TOKEN)
         self.start = [tokenizer.bos_token_id] if starts_with_bos(tokenizer) else []
@@ -137,7 +140,7 @@ class Cutter:
         return Document(row.id, np.array(ids, dtype=np.int32), np.array(learned), row.images)
 
 
-def single_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+def single_id(tokenizer: "PreTrainedTokenizerBase", token: str) -> int:
     """Id of a token that must be one; `SharecapError` if the tokenizer splits it."""
     ids = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
@@ -147,7 +150,7 @@ def single_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return int(ids[0])
 
 
-def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+def starts_with_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the tokenizer itself puts its start token before a text."""
     ids = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id

@@ -21,7 +21,7 @@ def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def rows_of_step(rows: int, batch_rows: int, seed: int, step: int) -> list[int]:
-    """The `batch_rows` row indices of step 0, 1, ...; a step that reaches the end goes on in the next pass."""
+    """The `batch_rows` row numbers of step 0, 1, ...; at the end it goes on in the next pass."""
     at = range(step * batch_rows, (step + 1) * batch_rows)
     return [int(epoch_order(rows, seed, i // rows)[i % rows]) for i in at]
 

@@ -1,9 +1,10 @@
 """A saved model: one complete Hugging Face folder that plain transformers loads with bit-equal logits.
 
-Vision tower, processor, tokenizer and chat template are always in it. Names inside are the classic llava-hf ones,
-however the model was born. It must never hold anything that only this package can read, but one small note.
+Vision tower, processor, tokenizer and chat template are always in it, under the classic llava-hf names
+however the model was born. It must never need this package to be read; a note says which template it speaks.
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 from sharecap.artifact import write_atomically
 from sharecap.chat.templates import TEMPLATES, jinja, template_named
 from sharecap.errors import SharecapError
-from sharecap.model.build import Llava
+from sharecap.model.build import Llava, first_line, quiet
 
 NOTE = "sharecap.json"
 """Names the template that the model was trained with; a folder without it is taken for a LLaVA-1.5."""
@@ -28,7 +29,7 @@ CLASSIC = (
 
 
 def classic_name(name: str) -> str:
-    """A parameter's name in llava-hf's files, which vLLM and older transformers also read."""
+    """A parameter's name in llava-hf's files, which vLLM and older transformers read too."""
     for ours, theirs in CLASSIC:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -36,12 +37,15 @@ def classic_name(name: str) -> str:
 
 
 def save(llava: Llava, directory: Path) -> None:
-    """Write the whole folder, which may exist. Weights keep their precision."""
+    """Write the whole folder, which may exist. Weights keep their precision; equal models, equal bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    state = {classic_name(name): tensor for name, tensor in llava.model.state_dict().items()}
+    state = {classic_name(name): tensor.detach() for name, tensor in llava.model.state_dict().items()}
     save_torch_state_dict(state, directory, metadata={"format": "pt"})
-    llava.model.config.architectures = [LlavaForConditionalGeneration.__name__]
-    llava.model.config.save_pretrained(directory)
+    config = copy.deepcopy(llava.config)
+    config.architectures = [LlavaForConditionalGeneration.__name__]
+    for part in (config, config.text_config, config.vision_config):
+        part._name_or_path = ""  # where it was loaded from is nobody's business
+    config.save_pretrained(directory)
     llava.model.generation_config.save_pretrained(directory)
     llava.processor.chat_template = jinja(template_named(llava.template))
     llava.processor.save_pretrained(directory)
@@ -62,21 +66,21 @@ def load(directory: Path) -> Llava:
         raise SharecapError(f"not a LLaVA but {kind!r}", where=directory, todo=todo)
     template = template_of(directory)
     try:
-        model, report = LlavaForConditionalGeneration.from_pretrained(
-            str(directory), output_loading_info=True
-        )
-        processor = AutoProcessor.from_pretrained(str(directory))
+        with quiet():
+            model, report = LlavaForConditionalGeneration.from_pretrained(  # type: ignore[misc]
+                str(directory), output_loading_info=True
+            )
+            processor = AutoProcessor.from_pretrained(str(directory))  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - whatever a damaged folder makes the loaders raise
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SharecapError(f"damaged model ({line[:200]})", where=directory, todo=todo) from None
-    missing = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
-    if missing:
+        raise SharecapError(f"damaged model ({first_line(error)})", where=directory, todo=todo) from None
+    off = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])  # type: ignore[has-type]
+    if off:
         raise SharecapError(
-            f"damaged model ({len(missing)} tensors off, first {missing[0]})", where=directory
+            f"damaged model ({len(off)} tensors missing or unknown, first {off[0]})", where=directory
         )
     if not isinstance(processor, LlavaProcessor):
         raise SharecapError("damaged model (its processor is no LLaVA's)", where=directory, todo=todo)
-    return Llava(model.eval(), processor, template)
+    return Llava(model.eval(), processor, template)  # type: ignore[has-type]
 
 
 def template_of(directory: Path) -> str:
@@ -85,7 +89,7 @@ def template_of(directory: Path) -> str:
         name = json.loads((directory / NOTE).read_text(encoding="utf-8"))["template"]
     except FileNotFoundError:
         return "vicuna_v1"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again") from None
     if name not in TEMPLATES:
         raise SharecapError(f"unknown template {name!r}", where=directory / NOTE, todo="update sharecap")

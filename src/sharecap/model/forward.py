@@ -1,7 +1,7 @@
 """The one packed forward pass: several documents in one row, none of which can see another.
 
-Hugging Face's Llava leaks between packed documents unless the call is made just so; this is the only place that
-makes it. No [T, T] mask is ever built. It must never change the model that it is given.
+Hugging Face's Llava leaks between packed documents unless the call is made just so; this is the only place
+that makes it. No [T, T] mask is ever built. It must never change the model that it is given.
 
 Shape letters: T tokens of the pack, N documents of a group, L their longest length, H heads, D head width,
 S positions whose logits are kept, V vocabulary.
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 
 ATTENTION = "sharecap_packed"
-"""Name under which our attention is known to transformers while a pack is in work; never written to a config."""
+"""Name of our attention in transformers while a pack is in work; never written to a config."""
 
 WASTE = 1.25
 """Documents share a group while padding them to the longest costs at most this much more places."""
@@ -31,7 +31,9 @@ class Layout:
 
     positions: Tensor  # [1, T] place of each token in its document
     groups: tuple[tuple[int, int], ...]  # (N, L) of each group
-    spread: Tensor  # [sum of N * L]: the token at each place of the groups laid end to end (padding: some token)
+    spread: (
+        Tensor  # [sum of N * L]: the token at each place of the groups laid end to end (padding: some token)
+    )
     padding: Tensor  # places that are padding
     back: Tensor  # [T]: the place of each token
 
@@ -51,7 +53,9 @@ def layout(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout
             back[start : start + length] = np.arange(offset, offset + length)
             offset += longest
     positions = np.concatenate([np.arange(length) for length in lengths])[None]
-    tensors = (torch.from_numpy(x).to(device) for x in (np.concatenate(spread), np.concatenate(padding), back))
+    tensors = (
+        torch.from_numpy(x).to(device) for x in (np.concatenate(spread), np.concatenate(padding), back)
+    )
     return Layout(torch.from_numpy(positions).to(device), tuple(groups), *tensors)
 
 
@@ -69,7 +73,7 @@ def grouped(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def attend(
-    module: torch.nn.Module,
+    _: nn.Module,
     query: Tensor,  # [1, H, T, D]
     key: Tensor,  # [1, H or fewer, T, D]
     value: Tensor,
@@ -80,14 +84,16 @@ def attend(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **_: Any,
+    **__: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each document; returns [1, T, H, D]."""
     assert attention_mask is None, "packs are told apart by their layout, never by a mask"
     assert sliding_window is None, "sliding windows are not packed"
     assert softcap is None, "soft caps are not packed"
     shared = query.shape[1] != key.shape[1]
-    q, k, v = (Spread.apply(x[0].transpose(0, 1), packed) for x in (query, key, value))  # [places, H, D]
+    spread: Any = Spread.apply
+    gather: Any = Gather.apply
+    q, k, v = (spread(x[0].transpose(0, 1), packed) for x in (query, key, value))  # [places, H, D]
     results, at = [], 0
     for n, length in packed.groups:
         q_, k_, v_ = (x[at : at + n * length].unflatten(0, (n, length)).transpose(1, 2) for x in (q, k, v))
@@ -97,12 +103,15 @@ def attend(
         results.append(out.transpose(1, 2).flatten(0, 1))  # [N * L, H, D]
         at += n * length
     joined = results[0] if len(results) == 1 else torch.cat(results)
-    return Gather.apply(joined, packed).unsqueeze(0), None
+    return gather(joined, packed).unsqueeze(0), None
 
 
 class Spread(torch.autograd.Function):
-    """Tokens [T, ...] to their places in the groups. Padding gets no gradient: no token attends to it, since
-    attention is causal, so the gradient is a plain look-up where autograd would add up row by row."""
+    """Tokens [T, ...] to their places in the groups.
+
+    No token attends to padding, since attention is causal: so padding has no gradient, and the gradient is a
+    plain look-up where autograd would add up row by row, which took half of a step.
+    """
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, packed: Layout) -> Tensor:
@@ -115,7 +124,7 @@ class Spread(torch.autograd.Function):
 
 
 class Gather(torch.autograd.Function):
-    """Places back to tokens: the reverse of `Spread`. What padding gave is dropped, so its gradient is zero."""
+    """Places back to tokens, the reverse of `Spread`. What padding gave is dropped: its gradient is zero."""
 
     @staticmethod
     def forward(ctx: Any, places: Tensor, packed: Layout) -> Tensor:
@@ -133,8 +142,8 @@ AttentionInterface.register(ATTENTION, attend)
 
 @contextmanager
 def packing(model: LlavaForConditionalGeneration) -> Iterator[None]:
-    """Within, the language model attends by layout. Also holds around `backward` when blocks are recomputed."""
-    config = model.model.language_model.config
+    """Within, the language model attends by layout; hold it around `backward` if blocks are redone."""
+    config: Any = model.model.language_model.config
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
     try:
@@ -147,10 +156,14 @@ def packed_forward(
     model: LlavaForConditionalGeneration,
     ids: Tensor,  # [T]
     where: Layout,
-    pixels: Tensor | None,  # [images, 3, height, width], in order of their places; None: no image in the pack
+    pixels: Tensor | None,  # [images, 3, height, width] in order; None: the pack has none
     predict: Tensor,  # [S] positions whose logits are wanted
 ) -> Tensor:
-    """Logits [S, V]. A document's logits do not depend on its neighbours by one bit."""
+    """Logits [S, V]. A document's logits do not depend on its neighbours by one bit.
+
+    Without an image, what learns of vision tower and projector gets a gradient of zeros, so that every pack
+    reaches every trainable parameter (sharded training would wait for ever for one that doesn't).
+    """
     with packing(model):
         logits: Tensor = model(
             input_ids=ids.unsqueeze(0),
@@ -161,4 +174,17 @@ def packed_forward(
             logits_to_keep=predict,
             packed=where,
         ).logits[0]
-    return logits
+    return logits if pixels is not None else logits + 0.0 * unused_picture(model)
+
+
+def unused_picture(model: LlavaForConditionalGeneration) -> Tensor | float:
+    """The sum of a grey picture's features, where the parts that make them learn."""
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    learns = any(p.requires_grad for part in (tower, projector) for p in part.parameters())
+    if not (learns and torch.is_grad_enabled()):
+        return 0.0
+    config: Any = model.config
+    size = config.vision_config.image_size
+    grey = torch.zeros(1, 3, size, size, device=model.device, dtype=model.dtype)
+    features: Tensor = model.get_image_features(grey).pooler_output[0]
+    return features.sum()

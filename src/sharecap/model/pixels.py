@@ -1,7 +1,7 @@
 """Pictures as the vision tower wants them. The one way from a file to pixels, for training and generation.
 
-Bit-equal to the Hugging Face image processor of the model, but prepared pictures are kept (as bytes) since every
-epoch and every question asks for the same ones again.
+Bit-equal to the model's Hugging Face image processor, but prepared pictures are kept (as bytes), since every
+epoch and every question asks for them again. It must never hand out a picture that was not wholly decoded.
 """
 
 import threading
@@ -19,7 +19,7 @@ from sharecap.images.decode import open_rgb
 
 
 class Pixels:
-    """Decodes, resizes and normalises; keeps up to `cache_bytes` of resized pictures. Safe to share by threads."""
+    """Decodes, resizes, normalises; keeps up to `cache_bytes` of resized pictures. Threads may share one."""
 
     def __init__(self, processor: BaseImageProcessor, cache_bytes: int = 1 << 30) -> None:
         self.processor, self.room = processor, cache_bytes

@@ -1,13 +1,13 @@
 """Which parameters learn, and how fast: ordered rules resolved against a model into a table.
 
-Implements "unfreeze the vision tower from block n" (the paper's section 4.2 and its ablation of n). Derived from what
-the forward pass uses: blocks after the feature layer never get a gradient and are never listed as trainable.
+Implements "unfreeze the vision tower from block n" (the paper's section 4.2 and its ablation of n). Derived
+from what the forward pass uses: what comes after the feature layer gets no gradient and must never be listed.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from transformers import LlavaForConditionalGeneration
@@ -63,10 +63,11 @@ class Trainable:
 
 
 def resolve(model: LlavaForConditionalGeneration, rules: Sequence[Rule]) -> Trainable:
-    """Resolve the rules. `UsageError` if a rule's first block does not exist or is never used, or nothing learns."""
+    """Resolve the rules. `UsageError` if a rule's first block is absent or never used, or nothing learns."""
+    config: Any = model.config
     blocks: dict[PartName, int] = {
-        "vision": used_blocks(model.config),
-        "language": model.config.text_config.num_hidden_layers,
+        "vision": used_blocks(config),
+        "language": config.text_config.num_hidden_layers,
         "projector": 0,
     }
     for rule in rules:

@@ -9,34 +9,32 @@ from sharecap.model.trainable import Rule
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One stage (align, pretrain or SFT): which parts learn from rows written in which template, for how long."""
+    """One stage (align, pretrain or SFT): what learns, from rows written in which template, for how long."""
 
-    template: str  # "plain" or "vicuna_v1": how rows become text
+    template: str  # "plain" or "vicuna_v1": how rows become text; the saved model is talked to in it
     rules: tuple[Rule, ...]  # which parts learn, at which peak rate
     batch_rows: int  # rows of one optimiser step
     steps: int | None = None  # optimiser steps; exactly one of steps and epochs
     epochs: float | None = None  # passes over the rows; the last step is filled up from the next pass
-    pack_tokens: int = 4096  # places of one pack; bounds memory, changes no result but by rounding
+    pack_tokens: int = 4096  # places of one pack; bounds memory, changes the result only by rounding
     warmup_ratio: float = 0.03  # share of the steps in which the rate rises; then a cosine down to 0
     weight_decay: float = 0.0  # AdamW's, on all that learns
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
     precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; weights keep theirs
-    too_long: Literal["refuse", "drop"] = (
-        "refuse"  # rows that fill more than a pack; dropped ones are counted
-    )
+    too_long: Literal["refuse", "drop"] = "refuse"  # rows that don't fit a pack; dropped ones are counted
     seed: int = 0  # of the order of rows
+    device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one
     checkpoint_every: int = 200  # steps; what a kill can cost
-    keep_template: bool = False  # save the model with the template that it came with, not with this stage's
 
     def __post_init__(self) -> None:
+        where = "training configuration"
         if (self.steps is None) == (self.epochs is None):
-            raise UsageError("give either steps or epochs", where="training config")
-        for name in ("batch_rows", "pack_tokens", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1", where="training config")
-        if (self.steps is not None and self.steps < 1) or (self.epochs is not None and self.epochs <= 0):
-            raise UsageError("there must be at least one step", where="training config")
+            raise UsageError("give either steps or epochs", where=where)
+        if (self.steps or self.epochs or 0) <= 0:
+            raise UsageError("there must be at least one step", where=where)
+        if min(self.batch_rows, self.pack_tokens, self.checkpoint_every) < 1:
+            raise UsageError("batch_rows, pack_tokens and checkpoint_every must be at least 1", where=where)
 
     def steps_for(self, rows: int) -> int:
         """Optimiser steps over `rows` rows."""

@@ -1,13 +1,16 @@
 """Training, from rows to a finished model folder: data, then step, then effect.
 
-The loss of a step is the mean over all tokens that are learned in it, however its rows were packed. A run that was
-killed goes on from its last checkpoint and ends with the same bits. It must never go on with a loss that is no number.
+A step's loss is the mean over all tokens that are learned in it, however its rows were packed. A killed run goes on
+from its last checkpoint and ends with the same bits. It must never go on with a loss that is no number.
 """
 
+import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.chat.templates import template_named
 from sharecap.chat.tokenise import Cutter, Document
-from sharecap.data.loading import PackTensors, Step, steps
+from sharecap.data.loading import PackTensors, Step, check_files, steps
 from sharecap.errors import SharecapError
 from sharecap.model import folder, trainable
 from sharecap.model.build import Llava
@@ -41,15 +44,14 @@ def train(
     directory: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train and save to `directory`/model; returns the run's metrics.
+    """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
-    Finds in `directory`/state what a killed run with the same arguments left, and goes on from there; with another
-    configuration or other rows, give another directory. A model given in memory is changed.
-    `SharecapError` for rows that can't be tokenised, are too long, or a loss that is no number.
+    Goes on from what a killed run with the same configuration and rows left in `directory`/state. `SharecapError`
+    for rows that can't be cut exactly or are too long, pictures that can't be read, a loss that is no number.
     """
     clock = time.monotonic()
     llava = folder.load(start) if isinstance(start, Path) else start
-    model = llava.model
+    model: Any = llava.model.to(device_of(config))  # type: ignore[arg-type]
     documents, dropped = prepare(config, llava, rows)
     total = config.steps_for(len(documents))
     learns = trainable.resolve(model, config.rules)
@@ -57,17 +59,17 @@ def train(
     write_atomically(directory / TABLE, json.dumps(plain(learns), indent=1))
     groups = trainable.apply(model, learns)
     optimizer = torch.optim.AdamW(
-        [{"params": parameters, "peak": rate, "lr": rate} for rate, parameters in groups],
+        [{"params": parameters, "lr": rate, "peak": rate} for rate, parameters in groups],
         betas=config.betas,
         weight_decay=config.weight_decay,
         fused=True,
     )
-    done = checkpoint.restore(directory / STATE, model, optimizer)
-    seen = cut_metrics(directory / METRICS, done)
-    pixels = Pixels(llava.processor.image_processor)
+    run, state = digest(config, documents), directory / STATE
+    done = checkpoint.restore(state, run, model, optimizer)
+    lines = cut_metrics(directory / METRICS, done)
     stream = steps(
         documents,
-        pixels,
+        Pixels(llava.processor.image_processor),
         batch_rows=config.batch_rows,
         pack_tokens=config.pack_tokens,
         seed=config.seed,
@@ -76,7 +78,7 @@ def train(
     )
     model.train()
     with open(directory / METRICS, "a", encoding="utf-8") as log, packing(model):
-        waiting = time.monotonic()
+        asked = time.monotonic()
         for step in stream:
             begun = time.monotonic()
             scale = rate_scale(step.number, total, config.warmup_ratio)
@@ -87,10 +89,8 @@ def train(
                 check_gradients(model)
             norm = float(nn.utils.clip_grad_norm_([p for _, ps in groups for p in ps], config.clip))
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                todo = "lower the learning rate; the last checkpoint is kept"
-                raise SharecapError(
-                    f"step {step.number + 1}: loss {loss}, gradient {norm}", where=directory, todo=todo
-                )
+                what = f"step {step.number + 1}: loss {loss}, gradient {norm}"
+                raise SharecapError(what, where=directory, todo="lower the learning rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             now = time.monotonic()
@@ -98,25 +98,70 @@ def train(
                 "step": step.number + 1,
                 "loss": loss,
                 "gradient_norm": norm,
-                "rates": {rate: rate * scale for rate, _ in groups},
+                "rates": {f"{x.part} {x.blocks}".strip(): x.learning_rate * scale for x in learns.table},
                 "tokens": step.tokens,
                 "learned_tokens": step.learned,
-                "tokens_per_s": step.tokens / (now - waiting),
-                "data_wait_s": begun - waiting,
-                "seconds": now - waiting,
+                "tokens_per_s": step.tokens / (now - asked),
+                "data_wait_s": begun - asked,
+                "seconds": now - asked,
             }
             log.write(json.dumps(line) + "\n")
-            seen.append(line)
+            lines.append(line)
             if progress is not None:
                 progress(line, total)
+            asked = time.monotonic()
             if (step.number + 1) % config.checkpoint_every == 0 and step.number + 1 < total:
                 log.flush()
-                checkpoint.save(directory / STATE, step.number + 1, model, optimizer)
-            waiting = time.monotonic()
-    model.eval()
-    template = llava.template if config.keep_template else config.template
-    folder.save(Llava(model, llava.processor, template), directory / MODEL)
-    return summary(seen, dropped, learns, time.monotonic() - clock)
+                checkpoint.save(state, run, step.number + 1, model, optimizer)
+    folder.save(Llava(model.eval(), llava.processor, config.template), directory / MODEL)
+    if state.exists():
+        shutil.rmtree(state)  # three times the size of what learned, of no use any more
+    return summary(lines, dropped, learns, time.monotonic() - clock)
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Where to compute."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def prepare(config: TrainConfig, llava: Llava, rows: Sequence[Conversation]) -> tuple[list[Document], int]:
+    """All rows as tokens, and how many were dropped for their length. Everything cheap to check is checked."""
+    cutter = Cutter(llava.tokenizer, template_named(config.template), llava.image_tokens)
+    documents = cutter.documents(rows)
+    for document in documents:
+        if not document.learned.any():
+            raise SharecapError("no answer to learn from", where=f"row {document.id}", todo="remove the row")
+    room = min(config.pack_tokens, llava.config.text_config.max_position_embeddings)
+    fitting = [d for d in documents if len(d) <= room]
+    dropped = len(documents) - len(fitting)
+    if dropped and config.too_long == "refuse":
+        worst = max(documents, key=len)
+        what = f"{dropped} of {len(documents)} rows have more than {room} tokens, the longest {len(worst)}"
+        todo = "raise pack_tokens (up to what the model can take), or drop such rows with too_long='drop'"
+        raise SharecapError(what, where=f"row {worst.id}", todo=todo)
+    if not fitting:
+        raise SharecapError("no rows to train on", todo="check the rows' file")
+    check_files(fitting)
+    return fitting, dropped
+
+
+def digest(config: TrainConfig, documents: Sequence[Document]) -> str:
+    """What a checkpoint belongs to: the configuration and the rows' tokens and pictures."""
+    total = hashlib.sha256(repr(replace(config, checkpoint_every=1)).encode())
+    for document in documents:
+        total.update(document.ids.tobytes())
+        total.update("\0".join(document.images).encode())
+    return total.hexdigest()
+
+
+def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
+    """Factor on the peak rate at step 0, 1, ...: a linear rise, then a cosine down to 0."""
+    warmup = math.ceil(total * warmup_ratio)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def learn(model: Any, step: Step, precision: str) -> float:
@@ -125,85 +170,54 @@ def learn(model: Any, step: Step, precision: str) -> float:
     total = torch.zeros((), device=device)
     for pack in step.packs:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = pack_logits(model, pack, device)
+            logits = logits_of(model, pack, device)
         loss = cross_entropy(logits.float(), pack.targets.to(device), reduction="sum") / step.learned
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
 
 
-def pack_logits(model: Any, pack: PackTensors, device: torch.device) -> Tensor:
+def logits_of(model: Any, pack: PackTensors, device: torch.device) -> Tensor:
     """Logits [S, V] of a pack's learned positions."""
     pixels = None if pack.pixels is None else pack.pixels.to(device)
-    return packed_forward(
-        model, pack.ids.to(device), layout(pack.lengths, device), pixels, pack.predict.to(device)
-    )
-
-
-def prepare(config: TrainConfig, llava: Llava, rows: Sequence[Conversation]) -> tuple[list[Document], int]:
-    """All rows as tokens, and how many were dropped for their length."""
-    cutter = Cutter(llava.processor.tokenizer, template_named(config.template), llava.image_tokens)
-    documents = cutter.documents(rows)
-    room = min(config.pack_tokens, llava.model.config.text_config.max_position_embeddings)
-    fitting = [d for d in documents if len(d) <= room]
-    dropped = len(documents) - len(fitting)
-    if dropped and config.too_long == "refuse":
-        worst = max(documents, key=len)
-        todo = "raise pack_tokens, or drop such rows with too_long='drop'"
-        what = f"{dropped} of {len(documents)} rows have more than {room} tokens, the longest {len(worst)}"
-        raise SharecapError(what, where=f"row {worst.id}", todo=todo)
-    if not fitting:
-        raise SharecapError("no rows to train on", todo="check the rows' file")
-    return fitting, dropped
-
-
-def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
-    """Factor on the peak rate at step 0, 1, ...: linear rise, then a cosine to 0 (as in LLaVA's training)."""
-    warmup = math.ceil(total * warmup_ratio)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    where = layout(pack.lengths, device)
+    return packed_forward(model, pack.ids.to(device), where, pixels, pack.predict.to(device))
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Stop unless all that is said to learn does (a frozen-by-accident part would show nowhere else)."""
+    """Stop unless all that is said to learn does: a part frozen by accident would show nowhere else."""
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if without:
         raise SharecapError(f"{len(without)} trainable parameters get no gradient", where=without[0])
 
 
 def cut_metrics(path: Path, done: int) -> list[dict[str, Any]]:
-    """Remove lines of steps that will be done again; returns those that stay."""
-    if not path.exists():
-        return []
-    kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:  # the line that the kill cut off
-            break
-        if line["step"] > done:
-            break
-        kept.append(line)
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+    """Remove the lines of steps that will be done again; returns those that stay."""
+    kept: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines()[:done]:
+            kept.append(json.loads(text))
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
 
 
 def summary(
     lines: Sequence[dict[str, Any]], dropped: int, learns: trainable.Trainable, seconds: float
 ) -> dict[str, Any]:
-    """The run in a few numbers; `final_loss` is the mean of the last tenth of the steps."""
+    """The run in a few numbers; `final_loss` is the mean over the last tenth of the steps."""
     tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
-    working = sum(line["seconds"] for line in lines)
-    tokens = sum(line["tokens"] for line in lines)
+    total = {
+        key: sum(line[key] for line in lines)
+        for key in ("tokens", "learned_tokens", "data_wait_s", "seconds")
+    }
     return {
         "steps": len(lines),
         "final_loss": sum(tail) / len(tail),
-        "tokens": tokens,
-        "learned_tokens": sum(line["learned_tokens"] for line in lines),
-        "tokens_per_s": tokens / working,
-        "data_wait_s": sum(line["data_wait_s"] for line in lines),
-        "step_seconds": working,
+        "tokens": total["tokens"],
+        "learned_tokens": total["learned_tokens"],
+        "tokens_per_s": total["tokens"] / total["seconds"],
+        "data_wait_s": total["data_wait_s"],
+        "step_seconds": total["seconds"],
         "seconds": seconds,
         "dropped_rows": dropped,
         "parameters": {f"{x.part} {x.blocks}".strip(): x.parameters for x in learns.table},
