@@ -1,6 +1,6 @@
 """The catalog: what images a dataset has, in a fixed order. Pixels are never copied; it names where they lie.
 
-`add` is idempotent: the same bytes are the same image, once. Killed halfway it leaves the old catalog.
+`add` is idempotent: the same bytes are the same image, once. Killed at any moment it leaves a whole catalog.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sharecap.artifact import write_atomically
 from sharecap.errors import Interrupted, SharecapError, UsageError
 from sharecap.images.dataset import FAILURES, INDEX, disk_errors, held
 from sharecap.images.decode import MAX_PIXELS
-from sharecap.images.folder import Candidate, Failure, candidates, examine
+from sharecap.images.folder import Candidate, Failure, Known, candidates, examine
 from sharecap.images.progress import Progress
 from sharecap.records import Image
 
@@ -29,6 +29,9 @@ SCHEMA = pa.schema(
 )
 ROWS = 10_000
 """Images per row group: what is held in memory at a time."""
+
+HARVEST = 20_000
+"""Files after which the catalog is published anew, so that a crash doesn't cost hours of decoding."""
 
 MANY = 200
 """From so many files on, decoding uses all cores; below, one is enough."""
@@ -146,69 +149,93 @@ def _ours(name: str) -> bool:
     return name in (".lock", FAILURES) or name.endswith(".partial") or name.startswith("catalog-")
 
 
+@dataclass
+class _Harvest:
+    """What a stretch of files came to, before it is published."""
+
+    looked_at: int = 0
+    known: int = 0
+    new: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)  # paths that are images, whose earlier failures are past
+    moved: dict[str, str] = field(default_factory=dict)  # id -> path, where a known image lies too
+    interrupted: bool = False
+
+
 def _add(
     sources: Sequence[Path], dataset: Path, source: str | None, max_pixels: int, progress: Progress
 ) -> AddReport:
-    old = Catalog.open(dataset) if (dataset / INDEX).exists() else None
-    seen = old.ids() if old else set()
-    before = len(seen)
-    moved: dict[str, str] = {}  # id -> path, of known images that may lie elsewhere now
-    failures: list[Failure] = []
-    taken: set[str] = set()  # paths looked at with success, whose earlier failures are past
-    ignored = known = 0
-    fresh = dataset / "fresh.partial"
+    catalog = Catalog.open(dataset) if (dataset / INDEX).exists() else None
+    seen = catalog.ids() if catalog else set()
+    before, ignored, known = len(seen), 0, 0
+    failed: Counter[str] = Counter()
 
-    def new_images(writer: pq.ParquetWriter) -> None:
-        nonlocal ignored, known
-        rows: list[Image] = []
-        found = (c for root in sources for c in candidates(root, source))
-
-        def wanted() -> Iterator[Candidate]:
-            nonlocal ignored
-            for candidate in found:
-                if candidate is None:
-                    ignored += 1
-                else:
-                    yield candidate
-
-        for result in _examined(wanted(), frozenset(bytes.fromhex(i) for i in seen), max_pixels):
-            progress.done += 1
-            if isinstance(result, Failure):
-                failures.append(result)
-                progress.failed += 1
+    def wanted() -> Iterator[Candidate]:
+        nonlocal ignored
+        for candidate in (c for root in sources for c in candidates(root, source)):
+            if candidate is None:
+                ignored += 1
             else:
-                taken.add(result.path)
-                if result.id in seen:
-                    known += 1
-                    moved.setdefault(result.id, result.path)
-                else:
-                    seen.add(result.id)
-                    rows.append(result)
-            if len(rows) >= ROWS:
-                writer.write_table(_table(rows))
-                rows.clear()
-            progress.tick()
-        if rows:
-            writer.write_table(_table(rows))
+                yield candidate
 
+    results = _examined(wanted(), frozenset(bytes.fromhex(i) for i in seen), max_pixels)
+    fresh = dataset / "fresh.partial"
     try:
-        with progress.shown(), pq.ParquetWriter(fresh, SCHEMA) as writer:
-            new_images(writer)
-        catalog = _publish(dataset, old, fresh, moved)
-        _record_failures(dataset / FAILURES, failures, taken)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; the dataset is as it was", where=dataset) from None
+        with progress.shown():
+            while True:
+                # A crash costs one harvest. They grow with the catalog, so that publishing stays cheap.
+                size = max(HARVEST, len(seen) // 4)
+                harvest = _harvest(islice(results, size), fresh, seen, progress)
+                catalog = _publish(dataset, catalog, fresh, harvest)
+                known += harvest.known
+                failed.update(failure.reason for failure in harvest.failures)
+                if harvest.interrupted or harvest.looked_at < size:
+                    break
     finally:
         fresh.unlink(missing_ok=True)
-    counts = Counter(f.reason for f in failures)
-    return AddReport(
-        str(dataset), len(seen) - before, known, ignored, dict(sorted(counts.items())), len(catalog)
-    )
+    if harvest.interrupted:
+        todo = "run the same command again to take in the rest"
+        raise Interrupted(f"interrupted; {len(catalog):,} images are in", where=dataset, todo=todo)
+    added = len(seen) - before
+    return AddReport(str(dataset), added, known, ignored, dict(sorted(failed.items())), len(catalog))
+
+
+def _harvest(
+    results: Iterable[Image | Known | Failure], fresh: Path, seen: set[str], progress: Progress
+) -> _Harvest:
+    """Sort `results`, writing new images to the table `fresh` and their ids into `seen`."""
+    found, rows = _Harvest(), list[Image]()
+    with pq.ParquetWriter(fresh, SCHEMA) as writer:
+        try:
+            for result in results:
+                found.looked_at += 1
+                if isinstance(result, Failure):
+                    found.failures.append(result)
+                    progress.failed += 1
+                else:
+                    found.taken.add(result.path)
+                    if isinstance(result, Known) or result.id in seen:
+                        found.known += 1
+                        found.moved.setdefault(result.id, result.path)
+                    else:
+                        found.new += 1
+                        seen.add(result.id)
+                        rows.append(result)
+                if len(rows) >= ROWS:
+                    writer.write_table(_table(rows))
+                    rows.clear()
+                progress.done += 1
+                progress.tick()
+        except KeyboardInterrupt:
+            found.interrupted = True
+        if rows:
+            writer.write_table(_table(rows))
+    return found
 
 
 def _examined(
     wanted: Iterable[Candidate], known: frozenset[bytes], max_pixels: int
-) -> Iterator[Image | Failure]:
+) -> Iterator[Image | Known | Failure]:
     """Results in the order of `wanted`, from all cores if there are many."""
     wanted = iter(wanted)
     first = list(islice(wanted, MANY))
@@ -218,7 +245,7 @@ def _examined(
         return
     # Threads, not processes: reading, hashing and decoding all let go of the interpreter.
     with ThreadPoolExecutor(cores) as pool:
-        waiting: deque[Future[Image | Failure]] = deque()
+        waiting: deque[Future[Image | Known | Failure]] = deque()
         try:
             for candidate in chain(first, wanted):
                 waiting.append(pool.submit(examine, candidate, known, max_pixels))
@@ -234,10 +261,13 @@ def _table(rows: Sequence[Image]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 
-def _publish(dataset: Path, old: Catalog | None, fresh: Path, moved: dict[str, str]) -> Catalog:
+def _publish(dataset: Path, old: Catalog | None, fresh: Path, harvest: _Harvest) -> Catalog:
     """Write old and fresh rows as one table, name it in the index, remove the table before it."""
+    _record_failures(dataset, harvest)
+    if old and not harvest.new and all(image == _at_home(image, harvest.moved) for image in old):
+        return old
     total, images = hashlib.sha256(), 0
-    partial_path = dataset / "catalog.partial"
+    unnamed = dataset / "catalog.partial"
 
     def digested(rows: Sequence[Image]) -> pa.Table:
         nonlocal images
@@ -247,19 +277,18 @@ def _publish(dataset: Path, old: Catalog | None, fresh: Path, moved: dict[str, s
             total.update(json.dumps(what, ensure_ascii=False).encode())
         return _table(rows)
 
-    with pq.ParquetWriter(partial_path, SCHEMA, compression="zstd") as writer:
-        if old:
-            kept = iter(old)
-            while rows := [_at_home(image, moved) for image in islice(kept, ROWS)]:
-                writer.write_table(digested(rows))
+    with pq.ParquetWriter(unnamed, SCHEMA, compression="zstd") as writer:
+        kept = iter(old or ())
+        while rows := [_at_home(image, harvest.moved) for image in islice(kept, ROWS)]:
+            writer.write_table(digested(rows))
         with pq.ParquetFile(fresh) as table:
             for batch in table.iter_batches(ROWS):
                 writer.write_table(digested([Image(**row) for row in batch.to_pylist()]))
     digest = total.hexdigest()
     name = f"catalog-{digest[:12]}.parquet"
-    with open(partial_path, "rb") as f:
+    with open(unnamed, "rb") as f:
         os.fsync(f.fileno())
-    os.replace(partial_path, dataset / name)
+    os.replace(unnamed, dataset / name)
     index = {"kind": "dataset", "version": 1, "catalog": name, "digest": digest, "images": images}
     write_atomically(dataset / INDEX, json.dumps(index, indent=1))
     for stale in dataset.glob("catalog-*.parquet"):
@@ -276,11 +305,14 @@ def _at_home(image: Image, moved: dict[str, str]) -> Image:
     return replace(image, path=elsewhere)
 
 
-def _record_failures(path: Path, fresh: Sequence[Failure], taken: set[str]) -> None:
-    again = {f.path for f in fresh} | taken
-    kept = [f for f in failures_of(path.parent) if f.path not in again]
-    lines = [json.dumps(asdict(f), ensure_ascii=False) for f in [*kept, *fresh]]
-    write_atomically(path, "".join(line + "\n" for line in lines))
+def _record_failures(dataset: Path, harvest: _Harvest) -> None:
+    before = failures_of(dataset)
+    if not before and not harvest.failures:
+        return
+    again = {f.path for f in harvest.failures} | harvest.taken
+    kept = [f for f in before if f.path not in again]
+    lines = [json.dumps(asdict(f), ensure_ascii=False) for f in [*kept, *harvest.failures]]
+    write_atomically(dataset / FAILURES, "".join(line + "\n" for line in lines))
 
 
 def failures_of(dataset: Path) -> list[Failure]:

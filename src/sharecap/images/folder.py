@@ -69,15 +69,16 @@ def _walk(folder: Path, root: Path, source: str | None) -> Iterator[Candidate | 
         path = folder / entry.name
         if entry.is_symlink():
             problem = _link_problem(path, root)
-            if problem or not path.is_dir():  # a linked folder inside the root is walked where it really is
-                yield _named(path, name, problem) if problem or _is_image(entry.name) else None
+            if _is_image(entry.name) or (problem and path.is_dir()):
+                yield _named(path, name, problem)
+            elif not path.is_dir():  # a linked folder inside the root is walked where it really is
+                yield None
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(path, root, source)
-        else:
-            if _is_image(entry.name):
-                yield _named(path, name, None)
-            elif not entry.name.endswith(".txt"):  # may be an alt-text
-                yield None
+        elif _is_image(entry.name):
+            yield _named(path, name, None)
+        elif not entry.name.endswith(".txt"):  # may be an alt-text
+            yield None
 
 
 def _is_image(name: str) -> bool:
@@ -101,13 +102,18 @@ def _named(path: Path, source: str, problem: tuple[str, str] | None) -> Candidat
     return Candidate(text, source, problem)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A file with the same bytes as an image that the catalog has."""
+
+    id: str
+    path: str
+
+
 def examine(
     candidate: Candidate, known: frozenset[bytes] = frozenset(), max_pixels: int = MAX_PIXELS
-) -> Image | Failure:
-    """Read the file once: its digest, and unless that is `known` (raw sha256), the whole picture is decoded.
-
-    The `Image` of a known file has width 0 and no perceptual hash.
-    """
+) -> Image | Known | Failure:
+    """Read the file once: its digest and, unless that is `known` (raw sha256), the whole picture."""
     if candidate.problem:
         return Failure(candidate.path, *candidate.problem)
     path = Path(candidate.path)
@@ -115,7 +121,7 @@ def examine(
         data = read_bytes(path)
         digest = hashlib.sha256(data)
         if digest.digest() in known:
-            return Image(digest.hexdigest(), candidate.source, candidate.path, 0, 0, "", len(data), "")
+            return Known(digest.hexdigest(), candidate.path)
         width, height, form, phash = look(data, path, max_pixels)
     except ImageError as error:
         return Failure(candidate.path, error.reason, error.what)

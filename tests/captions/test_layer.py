@@ -1,0 +1,211 @@
+"""Layers, statistics and export: what is sealed stays, what is counted adds up, every row has its image."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sharecap import artifact
+from sharecap.captions.export import INSTRUCTIONS, export_llava
+from sharecap.captions.layer import layers, only_layer, open_layer, read_layer, write_layer
+from sharecap.captions.run import run
+from sharecap.captions.stats import opening, stats
+from sharecap.errors import SharecapError, UsageError
+from sharecap.images.catalog import Catalog, add
+from sharecap.records import Caption, Usage
+
+from .conftest import Typed, make_dataset
+from .server import Teacher
+
+
+def given(dataset: Path, text: str = "A red boat. It floats.") -> list[Caption]:
+    return [
+        Caption(image.id, "hand", f"{text} {n}", "people", "none", "stop", Usage(1, 2), 0.5, ("checked",))
+        for n, image in enumerate(Catalog.open(dataset))
+    ]
+
+
+def test_captions_from_elsewhere_become_a_layer_in_the_catalogs_order(dataset: Path) -> None:
+    captions = given(dataset)
+    write_layer(dataset, "hand", reversed(captions))
+    assert list(read_layer(dataset, "hand")) == captions
+    assert (layers(dataset), only_layer(dataset)) == (["hand"], "hand")
+
+
+def test_writing_the_same_captions_again_is_skipped_and_others_are_refused(dataset: Path) -> None:
+    first = write_layer(dataset, "hand", given(dataset))
+    assert write_layer(dataset, "hand", given(dataset)) == first
+    with pytest.raises(UsageError, match="choose another name"):
+        write_layer(dataset, "hand", given(dataset, "A blue boat."))
+
+
+def test_an_image_without_a_caption_is_counted(dataset: Path) -> None:
+    sealed = write_layer(dataset, "hand", given(dataset)[3:])
+    assert (sealed.metrics["captions"], sealed.metrics["failures"]) == (9, {"not_given": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"image_id": "f" * 64}, "lacks"), ({"text": " "}, "empty"), ({}, "two captions")],
+)
+def test_a_caption_that_cannot_stand_is_an_error_and_no_layer(
+    dataset: Path, change: dict[str, str], says: str
+) -> None:
+    captions = given(dataset)
+    wrong = captions if says == "two captions" else captions[1:]
+    with pytest.raises(SharecapError, match=says):
+        write_layer(dataset, "hand", [*wrong, replace(captions[0], **change)])
+    assert layers(dataset) == []
+    write_layer(dataset, "hand", captions)
+
+
+def test_a_layer_that_is_not_there_is_wrong_usage_that_names_those_that_are(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="no layer"):
+        only_layer(dataset)
+    write_layer(dataset, "hand", given(dataset))
+    with pytest.raises(UsageError, match="it has hand"):
+        read_layer(dataset, "other")
+    write_layer(dataset, "two", given(dataset, "Other."))
+    with pytest.raises(UsageError, match="hand, two"):
+        only_layer(dataset)
+
+
+def test_a_sealed_layer_is_an_artifact_that_names_its_catalog(dataset: Path, teacher: Teacher) -> None:
+    run(dataset, f"{teacher.url}#model", "unified", "one")
+    sealed = open_layer(dataset, "one")
+    assert sealed.inputs == {"catalog": Catalog.open(dataset).digest}
+    assert sealed.config["pack"] == "unified@1"
+    assert sealed.digest == artifact.files_digest(sealed.path)
+
+
+def test_statistics_add_up(tmp_path: Path, teacher: Teacher) -> None:
+    dataset = make_dataset(tmp_path, 10)
+    add([tmp_path / "pictures" / "coco" / "0000.png"], dataset)  # known already
+    teacher.script = lambda seen: {1: "length", 2: "say=A dog.", 3: "say=A dog."}.get(seen.number, "ok")
+    run(dataset, f"{teacher.url}#model", "sharegpt4v", "one", concurrency=1)
+    found = stats(dataset, "one").as_json()
+    texts = [caption.text for caption in read_layer(dataset, "one")]
+    assert (found["images"], found["captions"], found["failures"]) == (10, 9, {"truncated": 1})
+    assert found["words_mean"] == sum(len(t.split()) for t in texts) / 9
+    assert found["characters_mean"] == sum(map(len, texts)) / 9
+    assert (found["words_min"], found["repeated"]) == (2, 1)
+    assert found["openings"] == [
+        {"words": "a picture that", "captions": 7},
+        {"words": "a dog", "captions": 2},
+    ]
+    assert found["sources"] == {"coco": {k: found[k] for k in found["sources"]["coco"]}}
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (1000, 500)
+
+
+def test_means_over_nothing_are_no_numbers(dataset: Path) -> None:
+    write_layer(dataset, "none", [])
+    assert stats(dataset, "none").as_json()["words_mean"] is None
+
+
+def test_an_opening_is_the_first_words() -> None:
+    assert opening("“In the picture,” he said") == "in the picture"
+    assert opening("Cat") == "cat"
+
+
+def exported(path: Path) -> list[dict[str, object]]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(rows, list)
+    return rows
+
+
+def test_rows_are_llavas_and_every_one_has_its_image(dataset: Path, tmp_path: Path) -> None:
+    captions = given(dataset, "Ünïcode “boat”")
+    write_layer(dataset, "hand", captions)
+    report = export_llava(dataset, "hand", tmp_path / "out.json", image_root=tmp_path / "pictures")
+    rows = exported(tmp_path / "out.json")
+    assert (report.rows, report.missing, len(rows)) == (12, [], 12)
+    for row, caption in zip(rows, captions, strict=True):
+        assert set(row) == {"id", "image", "conversations"}
+        human, gpt = row["conversations"]  # type: ignore[misc]
+        assert (row["id"], gpt) == (caption.image_id, {"from": "gpt", "value": caption.text})
+        assert human["from"] == "human"
+        assert human["value"].removeprefix("<image>\n") in INSTRUCTIONS
+        assert (tmp_path / "pictures" / str(row["image"])).is_file()
+        assert str(row["image"]).startswith("coco/")
+
+
+def test_without_a_root_paths_are_absolute(dataset: Path, tmp_path: Path) -> None:
+    write_layer(dataset, "hand", given(dataset))
+    export_llava(dataset, "hand", tmp_path / "out.json")
+    assert all(Path(str(row["image"])).is_absolute() for row in exported(tmp_path / "out.json"))
+
+
+def test_an_image_outside_the_root_is_wrong_usage_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    write_layer(dataset, "hand", given(dataset))
+    (tmp_path / "root").mkdir()
+    with pytest.raises(UsageError, match="outside the image root"):
+        export_llava(dataset, "hand", tmp_path / "out.json", image_root=tmp_path / "root")
+    assert not list(tmp_path.glob("out.json*"))
+
+
+def test_a_row_never_goes_without_its_image(dataset: Path, tmp_path: Path) -> None:
+    write_layer(dataset, "hand", given(dataset)[2:])
+    images = [Path(image.path) for image in Catalog.open(dataset)]
+    images[3].unlink()
+    report = export_llava(dataset, "hand", tmp_path / "out.json")
+    assert (report.rows, report.without_caption, report.missing) == (9, 2, [str(images[3])])
+    assert len(exported(tmp_path / "out.json")) == 9
+
+
+def test_an_images_instruction_depends_on_the_seed_and_nothing_else(dataset: Path, tmp_path: Path) -> None:
+    def instructions(layer: str, seed: int) -> dict[object, str]:
+        export_llava(dataset, layer, tmp_path / "out.json", seed=seed)
+        rows = exported(tmp_path / "out.json")
+        return {row["id"]: row["conversations"][0]["value"] for row in rows}  # type: ignore[index]
+
+    write_layer(dataset, "all", given(dataset))
+    write_layer(dataset, "some", given(dataset, "Other.")[5:])
+    whole, part = instructions("all", 0), instructions("some", 0)
+    assert part == {key: whole[key] for key in part}
+    assert instructions("all", 1) != whole
+    assert len(Counter(whole.values())) > 1
+
+
+def test_an_export_of_a_layer_older_than_the_images_is_refused(dataset: Path, tmp_path: Path) -> None:
+    write_layer(dataset, "hand", given(dataset))
+    add([make_dataset(tmp_path / "more", 13).parent / "pictures"], dataset)
+    with pytest.raises(SharecapError, match="images were added"):
+        export_llava(dataset, "hand", tmp_path / "out.json")
+
+
+def test_the_command_line_goes_from_images_to_rows(tmp_path: Path, teacher: Teacher, typed: Typed) -> None:
+    dataset, spec = make_dataset(tmp_path, 5), f"{teacher.url}#my model"
+    _, out, _ = typed("caption", dataset, "--teacher", spec, "--dry-run", "--price", "1,2")
+    assert "5 requests for 5 images" in out
+    assert "cost: at most $" in out
+    code, out, err = typed("caption", dataset, "--teacher", spec, "--budget", "1", "--price", "1,2")
+    assert (code, layers(dataset)) == (0, ["my-model-sharegpt4v"])
+    assert "captioned 5/5" in err
+    assert "5 captions of 5 images" in out
+    assert "coco" in typed("stats", dataset)[1]
+    assert json.loads(typed("stats", dataset, "--json")[1])["captions"] == 5
+    rows = tmp_path / "rows.json"
+    assert "5 rows" in typed("export", dataset, "--out", rows, "--format", "llava")[1]
+    assert len(exported(rows)) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--teacher", "nonsense"], "unknown teacher"),
+        (["--prompts", "nonsense"], "no such prompt pack"),
+        (["--prompts", "scenes"], "no prompt for source 'coco'"),
+        (["--budget", "5"], "--price IN,OUT"),
+        (["--price", "cheap"], "not a price"),
+        (["--layer", "../x"], "not a layer name"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    dataset: Path, teacher: Teacher, typed: Typed, words: list[str], says: str
+) -> None:
+    code, out, err = typed("caption", dataset, "--teacher", f"{teacher.url}#m", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+    assert teacher.log == []

@@ -1,0 +1,116 @@
+"""Verdicts: garbage has a name, and real captions, repetitive ones too, are left alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharecap.captions.captioner import Answer
+from sharecap.captions.prompts import load_pack
+from sharecap.captions.verdict import KINDS, is_loop, verdict
+
+from .server import LOOP
+
+PROMPT = load_pack("sharegpt4v").default or ""
+ANSWERS = Path(__file__).resolve().parents[2] / "examples" / "photographs" / "answers.jsonl"
+
+
+def judged(text: str, finish: str = "stop", refusal: str = "") -> str | None:
+    return verdict(Answer(text, finish, None, refusal), PROMPT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, I cannot assist with this request.",
+        "I am very sorry; the picture can't be described.",
+        "Sorry, but I am unable to see the image.",
+        "I cannot provide a description of this image.",
+        "Unfortunately, I can't identify real people.",
+        "I'm unable to view images.",
+        "As an AI language model, I have no eyes.",
+        "The message is empty.",
+        "Please provide the image that you want described.",
+        "I apologize, but there is no picture.",
+    ],
+)
+def test_a_refusal_is_no_caption(text: str) -> None:
+    assert judged(text) == "refusal"
+
+
+def test_the_providers_own_refusal_field_counts() -> None:
+    assert judged("", refusal="no") == "refusal"
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "...", "—"])
+def test_an_answer_without_words_is_empty(text: str) -> None:
+    assert judged(text) == "empty"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOOP,
+        "The image shows a cat. " * 5,
+        "A start. " + "no " * 30,
+        "哈" * 150,
+        "A wall with " + "!?" * 60,
+        "One boat is red, two are blue. Three are green here. " + "The sky is very blue. A boat is red. " * 4,
+    ],
+)
+def test_going_round_in_circles_is_a_loop(text: str) -> None:
+    assert judged(text) == "loop"
+
+
+def test_a_loop_is_a_loop_even_where_the_length_ended_it() -> None:
+    assert judged(LOOP, "length") == "loop"
+
+
+def test_an_answer_cut_at_the_limit_is_truncated() -> None:
+    assert judged("A red boat lies at the", "length") == "truncated"
+
+
+def test_a_withheld_answer_is_the_content_filters() -> None:
+    assert judged("A red", "content_filter") == "content_filter"
+
+
+def test_handing_back_the_prompt_is_an_echo() -> None:
+    assert judged(PROMPT) == "prompt_echo"
+    assert judged("Sure! " + PROMPT + " A red boat.") == "prompt_echo"
+    assert verdict(Answer("Describe this. A boat.", "stop"), "Describe this.") == "prompt_echo"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A small red circle lies at the top left. A small red square lies at the top right. "
+        "A small red ring lies at the bottom left. A small red star lies at the bottom right.",
+        "There are two red circles. There are two red circles in the corner as well, and one blue ring.",
+        "A sign reads 'I'm sorry' in white letters on a red ground.",
+        "In this photograph a man says that he cannot help. He holds a large map.",
+        "no no no: three words on a wall, painted in black.",
+        "Eine Katze sitzt auf der Mauer und schaut in die Sonne.",
+        "一只猫坐在墙上晒太阳，旁边有一棵树。",
+    ],
+)
+def test_a_caption_is_left_alone(text: str) -> None:
+    assert judged(text) is None
+
+
+def test_the_recorded_captions_of_photographs_are_captions() -> None:
+    rows = [json.loads(line) for line in ANSWERS.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) >= 12
+    assert [row["file"] for row in rows if judged(row["answer"]) is not None] == []
+
+
+@given(st.text(max_size=400), st.sampled_from(["stop", "length", "content_filter", "odd"]))
+def test_every_text_gets_a_verdict(text: str, finish: str) -> None:
+    assert verdict(Answer(text, finish), PROMPT) in (None, *KINDS)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.integers(24, 40))
+def test_any_block_that_repeats_long_enough_is_a_loop(block: list[str], times: int) -> None:
+    assert is_loop(" ".join(block * times))
