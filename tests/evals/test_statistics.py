@@ -1,7 +1,5 @@
 """Intervals: right in size, paired where they should be, and honest where there is too little to say."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,15 +114,13 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert intervals({"m": score}, seed=7) != intervals({"m": score}, seed=8)
 
 
-def test_thousands_of_items_take_thousands_of_resamples() -> None:
-    """Six thousand items, thirty metrics, 2,000 resamples of both runs: seconds, not minutes."""
+def test_many_metrics_of_thousands_of_items_are_compared_at_once() -> None:
     rng = np.random.default_rng(0)
     pairs = {
         f"metric{k}": tuple(
             mean([(f"image{i // 2}", float(v)) for i, v in enumerate(rng.random(6000))]) for _ in "ab"
         )
-        for k in range(30)
+        for k in range(10)
     }
-    clock = time.process_time()
-    assert len(compare(pairs)) == 30
-    print(f"{time.process_time() - clock:.2f} s of CPU")
+    for found in compare(pairs).values():
+        assert found.a.low < found.a.value < found.a.high

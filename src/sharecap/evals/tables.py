@@ -8,6 +8,7 @@ from io import StringIO
 from shutil import get_terminal_size
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,7 @@ def score_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def comparison_lines(found: RunComparison) -> list[str]:
     """Two runs: every metric of both, and the paired difference."""
-    table = _table("benchmark", "metric", "a", "b", "a - b", f"paired {found.level:.0%} interval", "")
+    table = _table("benchmark", "metric", "a", "b", "a - b", f"{found.level:.0%} interval", "")
     for task, metrics in found.benchmarks.items():
         for name, comparison in metrics.items():
             table.add_row(task, _title(name, *found.headlines[task]), *_compared(comparison))
@@ -47,7 +48,8 @@ def comparison_lines(found: RunComparison) -> list[str]:
             table.add_row("all, by kind", f"{kind} (% right)", *_compared(comparison))
         table.add_section()
         table.add_row("overall", "mean (of 100)", *_compared(found.overall))
-    notes = [
+    notes = ["*: the paired interval of a - b leaves zero out"]
+    notes += [
         f"{task}: {a:,} and {b:,} of {found.items[task]:,} answers could not be parsed and count as wrong"
         for task, (a, b) in found.unparsed.items()
     ]
@@ -56,7 +58,7 @@ def comparison_lines(found: RunComparison) -> list[str]:
 
 
 def _table(*titles: str) -> Table:
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for title in titles:
         table.add_column(title, justify="right" if title in ("score", "a", "b", "a - b") else "left")
     return table
@@ -76,9 +78,13 @@ def _title(name: str, headline: str, out_of: float) -> str:
 
 def _compared(comparison: Comparison) -> tuple[str, ...]:
     low, high = comparison.difference.low, comparison.difference.high
-    verdict = "" if low is None or high is None else "different" if comparison.decided else "not decided"
     values = (f"{comparison.a.value:.2f}", f"{comparison.b.value:.2f}")
-    return *values, f"{comparison.difference.value:+.2f}", _interval(low, high, "+.2f"), verdict
+    return (
+        *values,
+        f"{comparison.difference.value:+.2f}",
+        _interval(low, high, "+.2f"),
+        "*" if comparison.decided else "",
+    )
 
 
 def _cells(estimate: Estimate) -> tuple[str, str]:
