@@ -18,8 +18,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sharecap.errors import SharecapError
-from sharecap.report.document import Gallery, GalleryItem, Mark, MarkedText, Paragraph, Report, Section
-from sharecap.report.html import pieces, render, write_report
+from sharecap.report.document import (
+    Gallery,
+    GalleryItem,
+    Mark,
+    MarkedText,
+    Paragraph,
+    Pipeline,
+    Report,
+    Section,
+    Stage,
+)
+from sharecap.report.html import pieces, render, stages, total, write_report
 from tests.report import example
 
 VOID = {"meta", "img"}
@@ -69,7 +79,7 @@ def test_the_page_is_well_formed_and_says_what_the_report_says(page):
     for expected in (
         "Do detailed captions make a better model?",
         "+14.6 to +18.0",
-        "6 min 43 s",
+        "5 min 03 s",
         "n/a",
         "$1.23",
     ):
@@ -138,6 +148,21 @@ def test_marking_loses_no_character_and_wrong_wins(text, spans):
     for i, kind in enumerate(painted):
         covering = {mark.kind for mark in marks if mark.start <= i < mark.end}
         assert kind == ("wrong" if "wrong" in covering else "right" if covering else "")
+
+
+def test_stages_that_ran_side_by_side_are_seen_to():
+    ran = Pipeline(
+        (Stage("a", "", 10, start=0), Stage("b", "", 10, start=10), Stage("c", "", 5, start=10)), 20
+    )
+    assert [(view.start, view.share) for view in stages(ran)] == [(0, 50), (50, 50), (50, 25)]
+    assert total(ran).seconds == 20
+
+
+def test_without_every_start_only_the_lengths_tell():
+    ran = Pipeline((Stage("a", "", 10, 0.5, start=0), Stage("b", "", 5), Stage("c", "")))
+    assert [(view.start, view.share) for view in stages(ran)] == [(0, 100), (0, 50), (0, 0)]
+    assert (total(ran).seconds, total(ran).cost_usd) == (15, 0.5)
+    assert (total(Pipeline(())).seconds, total(Pipeline(())).cost_usd) == (None, None)
 
 
 def test_a_picture_arrives_unchanged():

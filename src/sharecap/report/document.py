@@ -139,15 +139,21 @@ class Stage:
 
     name: str
     made: str  # what came out, in a few words
-    seconds: float | None = None  # None: not known
+    seconds: float | None = None  # working time; None: not known
     cost_usd: float | None = None  # None: nothing was to be paid
+    start: float | None = None  # seconds after the whole began; None: not known
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in the order in which they ran, with the share that each has of the whole time."""
+    """Stages in the order in which they ran.
+
+    Where every start is known, bars lie on one time axis, so that stages that ran side by side are seen to;
+    else all bars begin at the left and only their lengths tell.
+    """
 
     stages: tuple[Stage, ...]
+    seconds: float | None = None  # from begin to end; None: the sum over the stages
     note: str = ""
 
 

@@ -39,8 +39,8 @@ class StageView:
     """One stage of a pipeline as it is printed."""
 
     stage: document.Stage
-    start: float  # percent of the whole time
-    share: float  # percent of the whole time
+    start: float  # where its bar begins, in percent of the longest
+    share: float  # how long its bar is, in percent of the longest
 
 
 @dataclass(frozen=True)
@@ -161,18 +161,25 @@ def data_url(png: bytes) -> str:
 
 
 def stages(pipeline: document.Pipeline) -> list[StageView]:
-    """Place every stage's bar after the one before it, in percent of the whole time."""
-    whole = sum(stage.seconds or 0.0 for stage in pipeline.stages)
-    found, start = [], 0.0
-    for stage in pipeline.stages:
-        share = 100 * (stage.seconds or 0.0) / whole if whole else 0.0
-        found.append(StageView(stage, round(start, 3), round(share, 3)))
-        start += share
-    return found
+    """Place every stage's bar: on a common time axis if all starts are known, else from the left."""
+    starts = [stage.start for stage in pipeline.stages]
+    on_axis = None not in starts
+    spans = [((s.start or 0.0) if on_axis else 0.0, s.seconds or 0.0) for s in pipeline.stages]
+    whole = max((start + seconds for start, seconds in spans), default=0.0) or 1.0
+    return [
+        StageView(stage, round(100 * start / whole, 3), round(100 * seconds / whole, 3))
+        for stage, (start, seconds) in zip(pipeline.stages, spans, strict=True)
+    ]
 
 
 def total(pipeline: document.Pipeline) -> document.Stage:
     """All stages together; what no stage knows stays unknown."""
     seconds = [s.seconds for s in pipeline.stages if s.seconds is not None]
     costs = [s.cost_usd for s in pipeline.stages if s.cost_usd is not None]
-    return document.Stage("Together", "", sum(seconds) if seconds else None, sum(costs) if costs else None)
+    whole = pipeline.seconds if pipeline.seconds is not None else sum(seconds) if seconds else None
+    return document.Stage(
+        "From begin to end" if pipeline.seconds is not None else "Together",
+        "",
+        whole,
+        sum(costs) if costs else None,
+    )
