@@ -153,7 +153,7 @@ class Pipeline:
     """
 
     stages: tuple[Stage, ...]
-    seconds: float | None = None  # from begin to end; None: the sum over the stages
+    seconds: float | None = None  # from start to finish; None: the sum over the stages
     note: str = ""
 
 

@@ -178,7 +178,7 @@ def total(pipeline: document.Pipeline) -> document.Stage:
     costs = [s.cost_usd for s in pipeline.stages if s.cost_usd is not None]
     whole = pipeline.seconds if pipeline.seconds is not None else sum(seconds) if seconds else None
     return document.Stage(
-        "From begin to end" if pipeline.seconds is not None else "Together",
+        "Start to finish" if pipeline.seconds is not None else "Together",
         "",
         whole,
         sum(costs) if costs else None,
