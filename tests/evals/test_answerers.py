@@ -113,6 +113,13 @@ def test_what_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
         open_answerer("http://localhost:1/v1")
 
 
+def test_a_half_written_model_is_not_evaluated(tmp_path: Path) -> None:
+    for name in ("config.json", "started.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SharecapError, match="unfinished"):
+        _ = LocalModel(tmp_path).digest
+
+
 def test_the_digest_of_a_model_is_that_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")

@@ -69,6 +69,7 @@ def test_score_takes_a_rule_for_vqa() -> None:
         (("score", "mme", "--predictions", "nowhere"), 2, "no such file or directory: nowhere"),
         (("score", "mme", "--predictions", "p.jsonl"), 1, "'p' is not a subtask of MME"),
         (("score", "mme", "--predictions", "p.jsonl", "--rule", "m4c"), 2, "one scoring rule only"),
+        (("score", "mme", "--predictions", "p.jsonl", "--data", "."), 2, "leave out --data"),
         (("score", "vqav2", "--predictions", "p.jsonl"), 2, "add --data"),
         (("score", "mmbench", "--predictions", "p.jsonl"), 1, "add --data"),
         (("score", "mmbench", "--predictions", "binary", "--data", "p.jsonl"), 1, "not a file of mmbench"),

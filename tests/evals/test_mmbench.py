@@ -100,8 +100,9 @@ def test_the_prompt_has_hint_question_options_and_suffix(tmp_path: Path) -> None
 
 
 def test_a_chinese_table_gets_the_chinese_suffix_and_its_own_name(tmp_path: Path) -> None:
+    rows = [(*row[:-1], base64.b64encode(b"picture").decode()) for row in rolled(1)]
     for name in ("mmbench_dev_20230712", "mmbench_dev_cn_20231003"):
-        table(tmp_path / f"{name}.tsv", rolled(1))
+        table(tmp_path / f"{name}.tsv", rows)
     english, chinese = mmbench.read_tasks(tmp_path)
     assert (english.name, chinese.name) == ("mmbench", "mmbench-cn")
     assert chinese.prompt(chinese.samples[0]).endswith("请直接回答选项字母。")
@@ -125,6 +126,7 @@ def test_an_image_may_be_the_index_of_the_row_that_holds_it(tmp_path: Path) -> N
         ([(1, "Which?", "", "x", "y", "", "", "", "", "")], "a row without answer"),
         ([("one", "Which?", "", "x", "y", "", "", "A", "", "")], "'one' is not an index"),
         ([(1, "Which?", "", "x", "y", "", "", "A", "", "%%%")], "row 1: the image is not base64"),
+        (rolled(1), "row 1 has no image"),
         ([], "no questions"),
     ],
 )

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sharecap import artifact
 from sharecap.errors import SharecapError
@@ -200,6 +201,16 @@ def test_questions_that_changed_are_asked_again(root: Path, tmp_path: Path) -> N
     evaluate(again, tasks, tmp_path / "run", resamples=50)
     assert any("even" in ask.text for ask in again.asked)
     assert len(again.asked) == 112
+
+
+def test_an_image_that_changed_is_asked_about_again(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "benchmarks"
+    shutil.copytree(root, copy)
+    before = [task.digest for task in tasks_of(copy)]
+    image = next((copy / "mme" / "count").glob("*.png"))
+    Image.new("RGB", (8, 8), "pink").save(image)
+    after = [task.digest for task in tasks_of(copy)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, True, True]
 
 
 def test_results_are_plain_json_with_all_that_a_report_needs(root: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ answer is an error, and what was answered before it is kept.
 """
 
 import asyncio
+import hashlib
 import itertools
 import random
 import time
@@ -79,7 +80,7 @@ class LocalModel:
     @cached_property
     def digest(self) -> str:
         """Digest of the model's files."""
-        if (self.directory / artifact.MANIFEST).exists():
+        if any((self.directory / name).exists() for name in (artifact.MANIFEST, artifact.STARTED)):
             return artifact.read(self.directory).digest
         return artifact.files_digest(self.directory)
 
@@ -120,7 +121,8 @@ class Endpoint:
 
         self.captioner, self.concurrency = captioner, concurrency
         self.patience = patience or DEFAULT_PATIENCE
-        self.name, self.digest = captioner.name, captioner.fingerprint
+        self.name = captioner.name
+        self.digest = hashlib.sha256(captioner.fingerprint.encode()).hexdigest()
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         """Keep `concurrency` questions in flight; an endpoint that stays away ends the run at once."""

@@ -13,7 +13,7 @@ from sharecap import artifact
 from sharecap.errors import SharecapError
 from sharecap.evals.statistics import LEVEL, RESAMPLES, Comparison, Score, compare, intervals, scaled
 from sharecap.evals.suite import MEASURES
-from sharecap.evals.task import Measures, Record, item_mean
+from sharecap.evals.task import Measure, Measures, Record, item_mean
 
 ITEMS = "items.jsonl"
 RESULTS = "results.json"
@@ -25,6 +25,11 @@ class Run:
 
     name: str
     records: Mapping[str, Sequence[Record]]
+    measures: Mapping[str, Measure] = field(default_factory=lambda: MEASURES)
+
+    def measured(self) -> dict[str, Measures]:
+        """Every task's metrics."""
+        return {task: self.measures[task](records) for task, records in self.records.items()}
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def summary(
     run: Run, *, resamples: int = RESAMPLES, seed: int = 0, names: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """All scores of a run with intervals, as JSON data: the content of `results.json`."""
-    measures = {task: MEASURES[task](records) for task, records in run.records.items()}
+    measures = run.measured()
     scores: dict[tuple[str, str], Score] = {("", "overall"): overall(measures)}
     scores |= {("kind", kind): score for kind, score in by_kind(run, names).items()}
     scores |= {(task, name): s for task, m in measures.items() for name, s in m.scores.items()}
@@ -158,9 +163,9 @@ def compare_runs(
     tasks = [task for task in a.records if task in b.records]
     if not tasks:
         raise SharecapError(f"{a.name} and {b.name} have no benchmark in common")
-    left = Run(a.name, {task: a.records[task] for task in tasks})
-    right = Run(b.name, {task: _paired(a.records[task], b.records[task]) for task in tasks})
-    measures = [{task: MEASURES[task](rs) for task, rs in run.records.items()} for run in (left, right)]
+    left = replace(a, records={task: a.records[task] for task in tasks})
+    right = replace(b, records={task: _paired(a.records[task], b.records[task]) for task in tasks})
+    measures = [left.measured(), right.measured()]
     kinds = [by_kind(run, names) for run in (left, right)]
     pairs: dict[tuple[str, str], tuple[Score, Score]] = {
         ("", "overall"): (overall(measures[0]), overall(measures[1]))

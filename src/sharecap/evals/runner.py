@@ -18,7 +18,8 @@ from sharecap.artifact import Artifact
 from sharecap.evals.answerers import Answerer, Ask
 from sharecap.evals.results import ITEMS, RESULTS, Run, read_items, summary
 from sharecap.evals.statistics import RESAMPLES
-from sharecap.evals.task import Record, Sample, Task, check_unique, graded
+from sharecap.evals.suite import MEASURES
+from sharecap.evals.task import Measure, Record, Sample, Task, check_unique, graded
 from sharecap.images.progress import Progress
 
 KIND = "eval"
@@ -47,7 +48,15 @@ def evaluate(
 
     def work(directory: Path) -> Mapping[str, Any]:
         ordered = _answer_all(answerer, tasks, directory, progress or Progress("answered", quiet=True))
-        return _finish(directory, answerer.name, ordered, missing=missing, resamples=resamples, seed=seed)
+        return _finish(
+            directory,
+            answerer.name,
+            ordered,
+            measures={task.name: task.measure for task in tasks},
+            missing=missing,
+            resamples=resamples,
+            seed=seed,
+        )
 
     return artifact.stage(out, KIND, config, {"model": answerer.digest}, work)
 
@@ -67,7 +76,7 @@ def keep_predictions(
     inputs = {"predictions": hashlib.sha256(answers.encode()).hexdigest()}
 
     def work(directory: Path) -> Mapping[str, Any]:
-        return _finish(directory, name, records, resamples=resamples, seed=seed)
+        return _finish(directory, name, records, measures=MEASURES, resamples=resamples, seed=seed)
 
     return artifact.stage(out, KIND, config, inputs, work)
 
@@ -143,6 +152,7 @@ def _finish(
     name: str,
     records: Sequence[Record],
     *,
+    measures: Mapping[str, Measure],
     missing: Sequence[str] = (),
     resamples: int,
     seed: int,
@@ -153,7 +163,7 @@ def _finish(
     by_task: dict[str, list[Record]] = {}
     for record in records:
         by_task.setdefault(record.task, []).append(record)
-    found = summary(Run(name, by_task), resamples=resamples, seed=seed) | {"missing": list(missing)}
+    found = summary(Run(name, by_task, measures), resamples=resamples, seed=seed) | {"missing": list(missing)}
     artifact.write_atomically(directory / RESULTS, json.dumps(found, ensure_ascii=False, indent=1))
     headlines = {task: b["scores"][b["headline"]]["value"] for task, b in found["benchmarks"].items()}
     unparsed = sum(b["unparsed"] for b in found["benchmarks"].values())

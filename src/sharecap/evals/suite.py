@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.benchmarks import mmbench, mme, vqa
-from sharecap.evals.task import Measures, Record, Task
+from sharecap.evals.task import Measure, Task
 
 FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
     "mme": mme.read_tasks,
@@ -17,7 +17,7 @@ FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
 }
 """Folder below the benchmarks' directory, and what reads it."""
 
-MEASURES: Mapping[str, Callable[[Sequence[Record]], Measures]] = {
+MEASURES: Mapping[str, Measure] = {
     "mme": mme.measure,
     "mmbench": mmbench.measure,
     "mmbench-cn": mmbench.measure,
@@ -67,6 +67,8 @@ def read_predictions(
             raise UsageError("no such file or directory", where=given)
     try:
         if benchmark == "mme":
+            if data is not None:
+                raise UsageError("MME result files hold their labels", where=data, todo="leave out --data")
             return mme.read_predictions(path)
         if benchmark == "mmbench":
             return mmbench.read_predictions(path, data)

@@ -53,6 +53,10 @@ def read_tasks(directory: Path) -> list[Task]:
     tasks = [
         task(read_samples(file), chinese="cn" in re.split(r"[_\-.]", file.stem.lower())) for file in files
     ]
+    for file, found in zip(files, tasks, strict=True):
+        for sample in found.samples:
+            if not sample.images:
+                raise SharecapError(f"row {sample.id} has no image", where=file)
     if len({t.name for t in tasks}) < len(tasks):
         raise SharecapError("several tables in one language", where=directory, todo="keep one of each")
     return tasks
@@ -78,8 +82,8 @@ def _sample(
         raise SharecapError(what, where=where, todo="a table without answers (test split) can't be scored")
     lines = [row["question"], *(f"{letter}. {text}" for letter, text in options.items())]
     code = row.get("image", "")
-    while code and code in images and len(code) < 64 and images[code] != code:
-        code = images[code]  # a short value is the index of the row that holds the image
+    if len(code) < 64:
+        code = images.get(code, code)  # a short value is the index of the row that holds the image
     if code and code not in decoded:
         try:
             decoded[code] = base64.b64decode(code, validate=True)
