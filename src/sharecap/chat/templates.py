@@ -108,7 +108,7 @@ def in_front(turn: Turn) -> Turn:
 
 
 def question(images: Sequence[str], text: str, row: str = "query") -> Conversation:
-    """A conversation of one user turn that waits for its answer; `text` without `<image>` gets it in front."""
+    """A conversation of one user turn; a `text` without `<image>` gets it in front."""
     marked = text if IMAGE_TOKEN in text or not images else IMAGE_TOKEN * len(images) + "\n" + text
     return Conversation(row, tuple(images), (Turn("user", marked),))
 

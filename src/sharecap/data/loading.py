@@ -95,7 +95,7 @@ def read(
 
 
 def check_files(documents: Sequence[Document]) -> None:
-    """Raise if a picture's file is missing or empty, before any time is spent: a look at the disk, no decoding."""
+    """Raise if a picture's file is missing or empty, before time is spent: a look, no decoding."""
     seen: set[str] = set()
     bad: list[tuple[str, str, str]] = []
     for document in documents:

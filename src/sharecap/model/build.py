@@ -186,7 +186,7 @@ def add_tokens(model: Any, tokenizer: Any) -> tuple[int, int]:
     tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    tokenizer.padding_side = "left"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only the latter is saved
     known = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > known:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

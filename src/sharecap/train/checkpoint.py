@@ -1,7 +1,7 @@
-"""The state that a killed run goes on from, bit for bit: what has learned, the optimiser, the step, randomness.
+"""The state that a killed run goes on from, bit for bit: what has learned, optimiser, step, randomness.
 
-A checkpoint is written beside its place and renamed into it, so a half-written one is never found. It must never
-run code when it is loaded, nor be taken up by another run than the one that wrote it.
+A checkpoint is written beside its place and renamed into it, so a half-written one is never found. It must
+never run code when it is loaded, nor be taken up by another run than the one that wrote it.
 """
 
 import os
@@ -18,7 +18,7 @@ PREFIX, FILE = "step-", "state.pt"
 
 
 def save(directory: Path, run: str, step: int, model: nn.Module, optimizer: Optimizer) -> None:
-    """Keep the state after `step` steps as the newest, and remove older ones. `run` says whose state it is."""
+    """Keep the state after `step` steps as the newest and remove older ones. `run` says whose it is."""
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"{PREFIX}{step:08d}"
     partial = directory / f"{final.name}.partial"

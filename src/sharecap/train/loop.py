@@ -1,7 +1,7 @@
 """Training, from rows to a finished model folder: data, then step, then effect.
 
-A step's loss is the mean over all tokens that are learned in it, however its rows were packed. A killed run goes on
-from its last checkpoint and ends with the same bits. It must never go on with a loss that is no number.
+A step's loss is the mean over all tokens that are learned in it, however its rows were packed. A killed run
+goes on from its last checkpoint and ends with the same bits. It must never go on after a loss is no number.
 """
 
 import hashlib
@@ -46,8 +46,9 @@ def train(
 ) -> dict[str, Any]:
     """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
-    Goes on from what a killed run with the same configuration and rows left in `directory`/state. `SharecapError`
-    for rows that can't be cut exactly or are too long, pictures that can't be read, a loss that is no number.
+    Goes on from what a killed run with the same configuration and rows left in `directory`/state.
+    `SharecapError` for rows that can't be cut exactly or are too long, for pictures that can't be read, for a
+    loss that is no number.
     """
     clock = time.monotonic()
     llava = folder.load(start) if isinstance(start, Path) else start
@@ -127,7 +128,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def prepare(config: TrainConfig, llava: Llava, rows: Sequence[Conversation]) -> tuple[list[Document], int]:
-    """All rows as tokens, and how many were dropped for their length. Everything cheap to check is checked."""
+    """All rows as tokens, and how many were dropped for their length; what is cheap to check is checked."""
     cutter = Cutter(llava.tokenizer, template_named(config.template), llava.image_tokens)
     documents = cutter.documents(rows)
     for document in documents:
@@ -165,7 +166,7 @@ def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
 
 
 def learn(model: Any, step: Step, precision: str) -> float:
-    """Gradients of one step's loss, pack by pack; returns the loss, the mean over the step's learned tokens."""
+    """Gradients of one step's loss, pack by pack; returns that loss, the mean over the learned tokens."""
     device = model.device
     total = torch.zeros((), device=device)
     for pack in step.packs:
@@ -193,12 +194,11 @@ def check_gradients(model: nn.Module) -> None:
 
 def cut_metrics(path: Path, done: int) -> list[dict[str, Any]]:
     """Remove the lines of steps that will be done again; returns those that stay."""
-    kept: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines()[:done]:
-            kept.append(json.loads(text))
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-    return kept
+    if not path.exists():
+        return []
+    kept = path.read_text(encoding="utf-8").splitlines()[:done]
+    write_atomically(path, "".join(line + "\n" for line in kept))
+    return [json.loads(line) for line in kept]
 
 
 def summary(

@@ -1,0 +1,135 @@
+"""Our loop says what transformers' `generate` says, whatever the batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharecap.errors import SharecapError
+from sharecap.images.decode import ImageError
+from sharecap.model.build import Llava
+from sharecap.model.generation import Decoding, Generator, Query, Reply
+from sharecap.records import Usage
+from tests.model.tiny import picture, sentencepiece, tiny_llava
+
+TEXTS = [
+    "Describe the image.",
+    "Is there a circle?",
+    "How many squares are there? Yes, No. What colour?",
+    "Red?",
+]
+QUERIES = [Query((picture(i),), TEXTS[i % len(TEXTS)]) for i in range(9)] + [Query((), "What colour is it?")]
+
+
+def eager_to_stop(llava: Llava, push: float) -> Llava:
+    """The stop token made likelier, so that random models end some replies."""
+    with torch.no_grad():
+        llava.model.lm_head.weight[llava.config.eos_token_id] *= push
+    return llava
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Llava:
+    return eager_to_stop(tiny_llava(tmp_path_factory.mktemp("tiny")), 2)
+
+
+def by_transformers(llava: Llava, query: Query, decoding: Decoding) -> Reply:
+    """The same reply by plain `generate`, one query at a time."""
+    content: list[dict[str, str]] = [{"type": "image"}] * len(query.images) + [
+        {"type": "text", "text": query.text}
+    ]
+    text = llava.processor.apply_chat_template([{"role": "user", "content": content}])
+    inputs = llava.processor(images=list(query.images) or None, text=text, return_tensors="pt")
+    with torch.no_grad():
+        ids = llava.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, do_sample=False)
+    new = ids[0, inputs["input_ids"].shape[1] :].tolist()
+    stopped = new[-1] == llava.config.eos_token_id
+    said = llava.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+    return Reply(said, "stop" if stopped else "length", Usage(inputs["input_ids"].shape[1], len(new)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_greedy_replies_are_those_of_transformers_in_the_order_of_the_queries(
+    llava: Llava, batch_size: int
+) -> None:
+    decoding = Decoding(max_new_tokens=24)
+    replies = Generator(llava, batch_size).generate(QUERIES, decoding)
+    assert replies == [by_transformers(llava, query, decoding) for query in QUERIES]
+    assert {reply.finish_reason for reply in replies} == {"stop", "length"}  # both ends are tried
+
+
+def test_a_start_token_and_shared_heads_change_nothing(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path, sentencepiece(), num_attention_heads=4, num_key_value_heads=2)
+    decoding = Decoding(max_new_tokens=12)
+    assert Generator(llava, 4).generate(QUERIES[:4], decoding) == [
+        by_transformers(llava, query, decoding) for query in QUERIES[:4]
+    ]
+
+
+def test_sampling_depends_on_query_and_seed_alone(llava: Llava) -> None:
+    decoding = Decoding(max_new_tokens=16, temperature=1.0, top_p=0.95, seed=3)
+    together = Generator(llava, 16).generate(QUERIES, decoding)
+    backwards = Generator(llava, 3).generate(QUERIES[::-1], decoding)[::-1]
+    assert together == backwards
+    other = Generator(llava, 16).generate(QUERIES, Decoding(max_new_tokens=16, temperature=1.0, seed=4))
+    assert sum(a.text != b.text for a, b in zip(together, other, strict=True)) > 5
+
+
+def test_sampling_from_a_tiny_nucleus_or_a_cold_model_is_greedy(llava: Llava) -> None:
+    greedy = Generator(llava, 4).generate(QUERIES, Decoding(max_new_tokens=8))
+    assert greedy == Generator(llava, 4).generate(
+        QUERIES, Decoding(max_new_tokens=8, temperature=1.0, top_p=1e-6)
+    )
+    assert greedy == Generator(llava, 4).generate(QUERIES, Decoding(max_new_tokens=8, temperature=1e-4))
+
+
+def test_sampling_follows_the_models_probabilities(llava: Llava) -> None:
+    queries = [Query((), f"Red? {i}") for i in range(400)]
+    generator = Generator(llava, 400)
+    replies = generator.generate(queries, Decoding(max_new_tokens=1, temperature=1.0))
+    prompts = [llava.processor.apply_chat_template([{"role": "user", "content": q.text}]) for q in queries]
+    stop = 0.0
+    for text in prompts[:: len(prompts) // 20]:
+        with torch.no_grad():
+            last = llava.model(**llava.processor(text=text, return_tensors="pt")).logits[0, -1]
+        stop += last.softmax(-1)[llava.config.eos_token_id].item() / 20
+    share = sum(reply.finish_reason == "stop" for reply in replies) / len(replies)
+    assert share == pytest.approx(stop, abs=4 * (stop * (1 - stop) / 400) ** 0.5 + 0.01)
+
+
+def test_the_plain_template_captions_without_a_question_and_stops_at_the_line_end(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path, parts={"template": "plain"})
+    generator = Generator(llava, 4)
+    with torch.no_grad():
+        llava.model.lm_head.weight[generator.cutter.stop[0]] *= 20
+    replies = generator.generate(
+        [Query((picture(0),), "A"), Query((picture(0),), "B")], Decoding(max_new_tokens=30)
+    )
+    assert replies[0] == replies[1]
+    assert replies[0].usage.prompt_tokens == llava.image_tokens
+    assert "\n" not in replies[0].text
+
+
+def test_no_queries_no_replies(llava: Llava) -> None:
+    assert Generator(llava).generate([], Decoding()) == []
+
+
+def test_pictures_may_be_files_and_a_broken_one_is_named(llava: Llava, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "0.png")
+    generator = Generator(llava, 4)
+    decoding = Decoding(max_new_tokens=6)
+    named = [Query((str(tmp_path / "0.png"),), TEXTS[0]), Query((tmp_path / "0.png",), TEXTS[0])]
+    assert generator.generate(named, decoding) == generator.generate(QUERIES[:1] * 2, decoding)
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        generator.generate([Query((tmp_path / "1.png",), TEXTS[0])], decoding)
+
+
+def test_a_query_too_long_for_the_model_is_refused(llava: Llava) -> None:
+    with pytest.raises(SharecapError, match=r"query 1 has \d+ tokens where the model has room for 502"):
+        Generator(llava).generate([QUERIES[0], Query((), "very " * 600)], Decoding(max_new_tokens=10))
+
+
+def test_a_directory_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SharecapError, match="not a model"):
+        Generator.load(tmp_path)
