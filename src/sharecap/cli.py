@@ -76,7 +76,9 @@ def caption(
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a caption.")] = 1024,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Default: the server's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 16,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests in flight (default: 16; local: two batches).")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 16,
     timeout_s: Annotated[float, typer.Option(min=1.0, help="Longest wait for one answer.")] = 300.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed.")] = False,
@@ -95,7 +97,7 @@ def caption(
     from sharecap.captions.teachers.open import open_teacher
     from sharecap.images.progress import Progress
 
-    captioner = open_teacher(teacher, timeout_s=timeout_s, concurrency=concurrency, batch_size=batch_size)
+    captioner = open_teacher(teacher, timeout_s=timeout_s, batch_size=batch_size)
     pack, name = load_pack(prompts), layer or default_layer(captioner, prompts)
     usd = Price.parse(price) if price else None
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -108,32 +108,26 @@ def completion(action: str, argument: str, seen: Seen) -> dict[str, Any]:
 @contextmanager
 def serving(script: Script = lambda _: "ok") -> Iterator[Teacher]:
     """A teacher on a free port; `teacher.url` ends in `/v1`."""
-    teacher, loop, ready = Teacher(script), asyncio.new_event_loop(), threading.Event()
+    teacher, ready = Teacher(script), threading.Event()
+    loop, enough = asyncio.new_event_loop(), asyncio.Event()
 
-    async def start() -> web.AppRunner:
+    async def serve() -> None:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", teacher.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        teacher.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"  # type: ignore[attr-defined]
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        teacher.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         ready.set()
-        return runner
+        await enough.wait()
+        await runner.cleanup()
 
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        runner = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     ready.wait()
     try:
         yield teacher
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(enough.set)
         thread.join()
+        loop.close()

@@ -60,6 +60,10 @@ class Captioner(Protocol):
     def preparation(self) -> str:
         """The rule by which an image's bytes become what the model sees; enters the request key."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many requests at a time suit it, where the user doesn't say."""
+
     async def answer(self, request: Request) -> Answer:
         """Caption one image; `TeacherError` or `ImageError` if that can't be done."""
 

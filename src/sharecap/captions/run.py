@@ -59,13 +59,12 @@ def plan(
     sampling: Sampling = DEFAULT_SAMPLING,
     image_tokens: int = IMAGE_TOKENS,
     retry_failed: bool = False,
-    concurrency: int = 16,
 ) -> Plan:
     """Check dataset, teacher and prompts, so that nothing starts that can't end."""
     catalog = Catalog.open(dataset)
     pack = pack if isinstance(pack, Pack) else load_pack(pack)
     pack.check(catalog)
-    captioner = open_teacher(teacher, concurrency=concurrency) if isinstance(teacher, str) else teacher
+    captioner = open_teacher(teacher) if isinstance(teacher, str) else teacher
     return Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed)
 
 
@@ -75,7 +74,7 @@ def run(
     pack: Pack | str | Path,
     layer: str,
     *,
-    concurrency: int = 16,
+    concurrency: int | None = None,
     budget_usd: float | None = None,
     price: Price | None = None,
     sampling: Sampling = DEFAULT_SAMPLING,
@@ -88,11 +87,12 @@ def run(
 ) -> RunReport:
     """Caption every image of `dataset` into the sealed layer `layer`; a sealed one is only reported.
 
-    `budget_usd` bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that
-    one image can take. Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C, `SharecapError`
-    when the teacher or the disk fails; the same call then goes on where it stopped.
+    `concurrency` is how many requests are out at a time, the captioner's own choice if None; `budget_usd`
+    bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
+    take. Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C, `SharecapError` when the
+    teacher or the disk fails; the same call then goes on where it stopped.
     """
-    if concurrency < 1:
+    if concurrency is not None and concurrency < 1:
         raise UsageError("concurrency must be at least 1", where=concurrency)
     layer_path(dataset, layer)
     budget = Budget(price, budget_usd)
@@ -103,8 +103,8 @@ def run(
         sampling=sampling,
         image_tokens=image_tokens,
         retry_failed=retry_failed,
-        concurrency=concurrency,
     )
+    at_once = concurrency or wanted.captioner.concurrency
     refuse_other_layer(dataset, layer, wanted.config())
     if found := finished(wanted, layer):
         return found
@@ -129,9 +129,9 @@ def run(
                     progress=progress,
                     rng=rng or random.Random(),
                     disk=dataset,
-                    margin_bytes=concurrency * 65_536 + 1_048_576,
+                    margin_bytes=at_once * 65_536 + 1_048_576,
                 ),
-                concurrency,
+                at_once,
             )
         after = survey(wanted, ledger.look_up)
 

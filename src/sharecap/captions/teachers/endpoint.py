@@ -85,7 +85,7 @@ class Endpoint:
         self.name = self.fingerprint = model
         self.url = f"{base}/chat/completions"
         self._key, self._limit_field = key, limit_field
-        self._timeout_s, self._concurrency = timeout_s, concurrency
+        self._timeout_s, self.concurrency = timeout_s, concurrency
         self._session: aiohttp.ClientSession | None = None
 
     async def answer(self, request: Request) -> Answer:
@@ -133,7 +133,8 @@ class Endpoint:
             headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(
                 headers=headers,
-                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                # The run bounds what is in flight; a second bound here would only hide requests in a queue.
+                connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )

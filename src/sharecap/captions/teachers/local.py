@@ -38,6 +38,7 @@ class LocalCaptioner:
         self.directory, self.name = directory, directory.resolve().name
         self.fingerprint = f"{self.name}:{_weights_digest(directory)}"
         self._batch_size = batch_size
+        self.concurrency = 2 * batch_size  # a batch is waiting when the one before it is done
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
         self._generator: Generator | None = None
         self._waiting: list[Waiting] = []
