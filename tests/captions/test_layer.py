@@ -191,6 +191,27 @@ def test_the_command_line_goes_from_images_to_rows(tmp_path: Path, teacher: Teac
     assert len(exported(rows)) == 5
 
 
+STOPS = {
+    "401": (1, "OPENAI_API_KEY"),
+    "404": (1, "model 'm'"),
+    "refusal": (3, "20 of the last 20 answers"),
+}
+
+
+@pytest.mark.parametrize("fault", STOPS)
+def test_a_run_that_stops_says_why_in_one_line(
+    tmp_path: Path, teacher: Teacher, typed: Typed, fault: str
+) -> None:
+    code, says = STOPS[fault]
+    teacher.script = lambda _: fault
+    dataset = make_dataset(tmp_path, 20)
+    exit_code, out, err = typed("caption", dataset, "--teacher", f"{teacher.url}#m", "--concurrency", 1)
+    errors = [line for line in err.splitlines() if line.startswith("sharecap: ")]
+    assert (exit_code, out, len(errors)) == (code, "", 1)
+    assert says in errors[0]
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

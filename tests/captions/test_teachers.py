@@ -34,7 +34,19 @@ def test_openai_takes_its_key_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "gpt-4o", "openai:", "local:", "http://host/v1", "https:///v1#m", "ftp://host/v1#m", "#m"]
+    "spec",
+    [
+        "",
+        "gpt-4o",
+        "openai:",
+        "local:",
+        "http://host/v1",
+        "https:///v1#m",
+        "ftp://host/v1#m",
+        "#m",
+        "http://[::1/v1#m",
+        "http://host:port/v1#m",
+    ],
 )
 def test_what_names_no_teacher_is_wrong_usage_that_shows_the_forms(spec: str) -> None:
     with pytest.raises(UsageError, match="openai:MODEL"):

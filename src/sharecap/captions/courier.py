@@ -23,12 +23,12 @@ from sharecap.captions.captioner import (
     TeacherError,
     UnavailableError,
 )
-from sharecap.captions.layer import free_bytes
 from sharecap.captions.ledger import Ledger
 from sharecap.captions.plan import Job
 from sharecap.captions.price import Budget
 from sharecap.captions.verdict import RESAMPLED, verdict
 from sharecap.errors import SharecapError, Stopped
+from sharecap.images.dataset import free_bytes
 from sharecap.images.decode import ImageError
 from sharecap.images.progress import Progress
 from sharecap.records import Usage

@@ -4,12 +4,10 @@ A sealed layer is never written to again, and holds no caption of an image that 
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +156,9 @@ def _read(table: Path, name: str) -> Iterator[Caption]:
 def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifact:
     """Seal captions that come from elsewhere (people, alt-text, another tool) as layer `name`.
 
-    They are put in the catalog's order. An image without a caption is counted as `not_given`; a caption of an
-    image that the catalog lacks, an empty one, or a second one of the same image is an error.
+    They are put in the catalog's order, and held in memory for that. An image without a caption is counted
+    as `not_given`; a caption of an image that the catalog lacks, an empty one, or a second one of the same
+    image is an error.
     """
     catalog = Catalog.open(dataset)
     given: dict[str, Caption] = {}
@@ -169,7 +168,8 @@ def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifa
         if not caption.text.strip():
             raise SharecapError("empty caption", where=caption.image_id)
         given[caption.image_id] = caption
-    config = {"given": artifact.key_of("captions", sorted(given.values(), key=lambda c: c.image_id), {})}
+    digests = sorted(artifact.key_of("caption", caption, {}) for caption in given.values())
+    config = {"given": artifact.key_of("captions", digests, {})}
     inputs = {"catalog": catalog.digest}
     refuse_other_layer(dataset, name, config)
 
@@ -198,13 +198,6 @@ def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any]) -> N
             raise UsageError(what, where=found.path, todo="choose another name with --layer")
 
 
-def pieces(catalog: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """`catalog` in lists of at most `size`."""
-    rows = iter(catalog)
-    while piece := list(islice(rows, size)):
-        yield piece
-
-
 def _as_row(caption: Caption) -> dict[str, Any]:
     return {
         "image_id": caption.image_id,
@@ -217,9 +210,3 @@ def _as_row(caption: Caption) -> dict[str, Any]:
         "cost_usd": caption.cost_usd,
         "flags": list(caption.flags),
     }
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that can still be written where `path` lies."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import quote
 
 from sharecap.errors import SharecapError
 from sharecap.records import Usage
@@ -214,18 +215,15 @@ class Ledger:
         """The writer thread: one commit for all changes that have gathered."""
         broken: SharecapError | None = None
         while True:
-            item = self._queue.get()
-            batch = []
-            while item is not None:
-                batch.append(item)
-                item = self._queue.get() if not self._queue.empty() else _NOTHING
-                if item is _NOTHING:
-                    break
+            items = [self._queue.get()]
+            while not self._queue.empty():
+                items.append(self._queue.get())
+            batch = [item for item in items if item is not None]
             if batch:
                 broken = broken or self._commit([change for change, _ in batch])
-                for _, resolve in batch:
-                    resolve(broken)
-            if item is None:
+            for _, resolve in batch:
+                resolve(broken)
+            if len(batch) < len(items):  # the ledger is being closed
                 return
 
     def _commit(self, changes: Iterable[Change]) -> SharecapError | None:
@@ -236,9 +234,6 @@ class Ledger:
         except sqlite3.Error as error:
             return ledger_error(error, self.path)
         return None
-
-
-_NOTHING: Any = object()
 
 
 def _call(
@@ -301,6 +296,4 @@ def ledger_error(error: sqlite3.Error, path: Path) -> SharecapError:
 
 
 def _quoted(path: Path) -> str:
-    from urllib.parse import quote
-
     return quote(str(path.resolve()))

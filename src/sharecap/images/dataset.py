@@ -57,3 +57,9 @@ def layer_path(dataset: Path, name: str) -> Path:
         todo = "use letters, digits, '.', '_' and '-' only"
         raise UsageError("not a layer name", where=repr(name), todo=todo)
     return dataset / LAYERS / name
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that can still be written where `path` lies."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

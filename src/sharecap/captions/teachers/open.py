@@ -6,7 +6,7 @@ Keys come from the environment, never from arguments, and never reach a log, a l
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sharecap.captions.captioner import Captioner
 from sharecap.errors import UsageError
@@ -32,7 +32,7 @@ def open_teacher(
     if spec.startswith(("http://", "https://")):
         from sharecap.captions.teachers.endpoint import Endpoint
 
-        url = urlsplit(spec)
+        url = _split(spec)
         if not url.hostname or not url.fragment:
             raise UsageError("the teacher's address names no model", where=_bare(spec), todo=_FORMS)
         if url.username or url.password or url.query:
@@ -70,7 +70,16 @@ def _key(environment: Mapping[str, str]) -> str:
     return key
 
 
+def _split(spec: str) -> SplitResult:
+    try:
+        url = urlsplit(spec)
+        _ = url.port  # reading it checks it
+    except ValueError:
+        raise UsageError("the teacher's address is no URL", todo=_FORMS) from None
+    return url
+
+
 def _bare(spec: str) -> str:
     """`spec` without user, password and query, to be shown."""
-    url = urlsplit(spec)
+    url = _split(spec)
     return f"{url.scheme}://{url.hostname or ''}{url.path}" + (f"#{url.fragment}" if url.fragment else "")
