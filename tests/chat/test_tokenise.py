@@ -53,7 +53,7 @@ def test_plain_learns_the_caption_and_its_line_end_and_drops_the_question(kind: 
     assert spoken(document, MADE[kind]) == [caption + "\n"]
     given_ = document.ids[~document.learned].tolist()
     assert given_ == cut.start + [cut.image_id] * 3
-    assert document.ids[-1] == cut.stop[0]
+    assert document.ids[-1] == cut.stop
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,3 +157,15 @@ def test_many_rows_are_cut_as_each_alone_would_be() -> None:
 def test_an_unknown_template_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match=r"unknown template 'v1'\. choose one of plain, vicuna_v1"):
         template_named("v1")
+
+
+def test_a_tokenizer_without_what_a_template_needs_is_refused() -> None:
+    bare = byte_level()
+    bare.add_special_tokens({"extra_special_tokens": ["<image>"]})
+    bare.eos_token = None
+    with pytest.raises(SharecapError, match="no end-of-sequence token"):
+        Cutter(bare, VICUNA_V1, 3)
+    with pytest.raises(SharecapError, match="<image> is not one token"):
+        Cutter(byte_level(), PLAIN, 3)
+    with pytest.raises(SharecapError, match="no single token for odd's stop"):
+        Cutter(bare, Template("odd", "", "{text}", "{text}", "§", keeps_question=False, joint=""), 3)

@@ -8,6 +8,7 @@ import torch
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 from sharecap.model.build import Llava
+from sharecap.model.folder import load, save
 from sharecap.model.generation import Decoding, Generator, Query, Reply
 from sharecap.records import Usage
 from tests.model.tiny import picture, sentencepiece, tiny_llava
@@ -101,13 +102,19 @@ def test_the_plain_template_captions_without_a_question_and_stops_at_the_line_en
     llava = tiny_llava(tmp_path, parts={"template": "plain"})
     generator = Generator(llava, 4)
     with torch.no_grad():
-        llava.model.lm_head.weight[generator.cutter.stop[0]] *= 20
+        llava.model.lm_head.weight[generator.cutter.stop] *= 20
     replies = generator.generate(
         [Query((picture(0),), "A"), Query((picture(0),), "B")], Decoding(max_new_tokens=30)
     )
     assert replies[0] == replies[1]
     assert replies[0].usage.prompt_tokens == llava.image_tokens
+    assert replies[0].finish_reason == "stop"
     assert "\n" not in replies[0].text
+    save(llava, tmp_path / "model")
+    plain = load(tmp_path / "model")
+    inputs = plain.processor(images=picture(0), text="<image>", return_tensors="pt")
+    ids = plain.model.generate(**inputs, max_new_tokens=30, do_sample=False)  # stops at the line end as well
+    assert plain.tokenizer.decode(ids[0, llava.image_tokens :]).strip() == replies[0].text
 
 
 def test_no_queries_no_replies(llava: Llava) -> None:

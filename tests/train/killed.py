@@ -1,6 +1,6 @@
 """A training run in a process of its own, for a test to kill.
 
-python -m tests.train.killed START ROWS OUT [STOP_AT] prints each finished step and waits for the signal at STOP_AT.
+python -m tests.train.killed START ROWS OUT [STOP_AT]: prints each finished step, waits at STOP_AT.
 """
 
 import sys

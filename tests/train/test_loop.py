@@ -15,7 +15,7 @@ from PIL import Image
 
 from sharecap.artifact import file_digest
 from sharecap.data.loading import steps
-from sharecap.data.rows import write_rows
+from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
@@ -81,7 +81,7 @@ def test_twenty_steps_are_ten_and_a_kill_and_ten_to_the_bit(
 ) -> None:
     write_rows(tmp_path / "rows.json", rows)
     arguments = [str(start), str(tmp_path / "rows.json")]
-    run([*arguments, str(tmp_path / "whole")])
+    train(CONFIG, start, read_rows(tmp_path / "rows.json"), tmp_path / "whole")
     run([*arguments, str(tmp_path / "killed")], kill_at=13)
     assert not (tmp_path / "killed/model").exists()
     assert [p.name for p in (tmp_path / "killed/state").iterdir()] == ["step-00000010"]

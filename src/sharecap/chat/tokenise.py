@@ -45,14 +45,13 @@ class Cutter:
         self.tokenizer, self.template, self.image_tokens = tokenizer, template, image_tokens
         self.image_id = single_id(tokenizer, IMAGE_TOKEN)
         self.start = [tokenizer.bos_token_id] if starts_with_bos(tokenizer) else []
-        if template.stop is None:
-            if tokenizer.eos_token is None:
-                raise SharecapError(
-                    "the tokenizer has no end-of-sequence token", where=tokenizer.name_or_path
-                )
-            self.stop = [int(tokenizer.eos_token_id)]
-        else:
-            self.stop = self.after("a", [template.stop])[0]
+        if template.stop is None and tokenizer.eos_token is None:
+            raise SharecapError("the tokenizer has no end-of-sequence token", where=tokenizer.name_or_path)
+        stop = [tokenizer.eos_token_id] if template.stop is None else self.after("a", [template.stop])[0]
+        if len(stop) != 1:
+            what = f"the tokenizer has no single token for {template.name}'s stop {template.stop!r}"
+            raise SharecapError(what, where=tokenizer.name_or_path, todo="use another template")
+        self.stop = int(stop[0])
         self.joint = self.cut([template.joint])[0] if template.joint else []
         self.special = {int(i) for i in tokenizer.all_special_ids} | {self.image_id}
 
@@ -135,7 +134,7 @@ class Cutter:
                     ids.append(token)
             learned += [False] * (len(ids) - len(learned))
             if piece.said is not None:
-                ids += answers[piece.said] + self.stop
+                ids += [*answers[piece.said], self.stop]
                 learned += [True] * (len(ids) - len(learned))
         return Document(row.id, np.array(ids, dtype=np.int32), np.array(learned), row.images)
 

@@ -13,6 +13,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from sharecap.artifact import write_atomically
 from sharecap.chat.templates import TEMPLATES, jinja, template_named
+from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError
 from sharecap.model.build import Llava, first_line, quiet
 
@@ -46,7 +47,11 @@ def save(llava: Llava, directory: Path) -> None:
     for part in (config, config.text_config, config.vision_config):
         part._name_or_path = ""  # where it was loaded from is nobody's business
     config.save_pretrained(directory)
-    llava.model.generation_config.save_pretrained(directory)
+    generation = copy.deepcopy(llava.model.generation_config)
+    stop = Cutter(llava.tokenizer, template_named(llava.template), llava.image_tokens).stop
+    ends = [i for i in (config.eos_token_id, stop) if i is not None]
+    generation.eos_token_id = list(dict.fromkeys(ends))  # plain `generate` stops where we do
+    generation.save_pretrained(directory)
     llava.processor.chat_template = jinja(template_named(llava.template))
     llava.processor.save_pretrained(directory)
     write_atomically(directory / NOTE, json.dumps({"template": llava.template}))

@@ -66,7 +66,6 @@ class Generator:
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
         self.cutter = Cutter(llava.tokenizer, template_named(llava.template), llava.image_tokens)
-        assert len(self.cutter.stop) == 1, "an answer ends with one token"
 
     @classmethod
     def load(cls, directory: Path, batch_size: int = 64) -> Self:
@@ -154,7 +153,7 @@ class Generator:
         return vectors, mask
 
     def ended(self, ids: Sequence[int]) -> bool:
-        return bool(ids) and ids[-1] == self.cutter.stop[0]
+        return bool(ids) and ids[-1] == self.cutter.stop
 
     def reply(self, prompt: Document, ids: list[int]) -> Reply:
         words = ids[:-1] if self.ended(ids) else ids
