@@ -5,24 +5,31 @@ model learns from text alone. Both are saved as ordinary Hugging Face folders, a
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from transformers import (
-    CLIPImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from sharecap.chat.templates import VICUNA_V1, exchanges
 from sharecap.images.decode import open_rgb
+from sharecap.model.build import Parts, build
+from sharecap.model.trainable import Rule
+from sharecap.records import Conversation
 from sharecap.scenes.world import (
     BACKGROUNDS,
     COLOURS,
@@ -32,16 +39,24 @@ from sharecap.scenes.world import (
     STYLES,
     TEXTURES,
     Scene,
-    Truth,
     WorldSpec,
     names_of,
+    read_truth,
     words_of,
 )
+from sharecap.train.config import TrainConfig
+from sharecap.train.loop import train
+
+
+KINDS = (SIZES, TEXTURES, COLOURS, SHAPES, tuple(place for row in PLACES for place in row), BACKGROUNDS, STYLES)
+"""Words that can stand for each other in a phrase."""
+
+Phrase = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """The vision tower. Features are taken before the last block, so the latter half of 4 blocks is 2 and 3."""
+    """The vision tower. Features are taken before the last of its blocks."""
 
     side: int = 96  # pixels
     patch: int = 32  # pixels; few image tokens learn fastest
@@ -51,7 +66,8 @@ class TowerSpec:
     init_std: float = 0.12  # about 1/sqrt(width): the library's 0.02 is made for widths of thousands
     steps: int = 600
     batch: int = 64  # pictures a step
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    sharpness: float = 20.0  # factor on the likeness of patch and phrase, a cosine as in CLIP
     seed: int = 0
 
 
@@ -65,11 +81,49 @@ class LanguageSpec:
     init_std: float = 0.1
     vocabulary: int = 1000  # most it may be; a small world needs less
     positions: int = 1024
+    batch_rows: int = 16  # of one step
+    learning_rate: float = 2e-3
     seed: int = 0
 
 
-def make_tokenizer(texts: Iterable[str], spec: LanguageSpec, directory: Path) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which the frequent words are one token each; saved to `directory`."""
+def make_language(
+    rows: Sequence[Conversation],
+    steps: int,
+    spec: LanguageSpec,
+    directory: Path,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """A language model that has read `rows`, none of which has a picture; saved to `directory`/model.
+
+    It learns through the ordinary loop, behind a tower that is never asked.
+    """
+    untrained, blank = directory / "untrained", directory / "blank"
+    save_untrained(make_tokenizer(rows, spec), spec, untrained)
+    CLIPVisionModel(vision_config(TowerSpec(width=spec.width))).save_pretrained(blank)
+    CLIPImageProcessorPil().save_pretrained(blank)
+    config = TrainConfig(
+        template="vicuna_v1",
+        rules=(Rule("language", spec.learning_rate),),
+        batch_rows=spec.batch_rows,
+        steps=steps,
+        seed=spec.seed,
+    )
+    llava = build(Parts(vision=blank, language=untrained))
+    metrics = train(config, llava, rows, directory / "reading", lambda line, _: progress(line["step"]))
+    trained = LlamaForCausalLM(llava.model.config.text_config)
+    trained.model.load_state_dict(llava.model.model.language_model.state_dict())
+    trained.lm_head.load_state_dict(llava.model.lm_head.state_dict())
+    trained.save_pretrained(directory / "model")
+    llava.tokenizer.save_pretrained(directory / "model")
+    for used in (untrained, blank, directory / "reading"):
+        shutil.rmtree(used)
+    return metrics
+
+
+def make_tokenizer(rows: Sequence[Conversation], spec: LanguageSpec) -> PreTrainedTokenizerFast:
+    """A byte-level BPE in which the frequent words of the rows are one token each."""
+    pieces = (piece for row in rows for piece in exchanges(VICUNA_V1, row))
+    texts = (piece.given + (piece.said or "") for piece in pieces)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -80,16 +134,13 @@ def make_tokenizer(texts: Iterable[str], spec: LanguageSpec, directory: Path) ->
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken("</s>", normalized=False, special=True)])
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
     )
-    fast.save_pretrained(directory)
-    return fast
 
 
-def make_language(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, directory: Path) -> None:
-    """An untrained Llama of a few blocks, saved with its tokenizer to `directory`."""
+def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, directory: Path) -> None:
+    """A Llama of a few blocks with fresh weights, saved with its tokenizer."""
     torch.manual_seed(spec.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -109,39 +160,9 @@ def make_language(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direct
     tokenizer.save_pretrained(directory)
 
 
-def tag_names(spec: WorldSpec) -> list[str]:
-    """Everything that the tower learns to tag: what things are, where they are, and what else is to be seen."""
-    places = [place for row in PLACES for place in row]
-    things = [f"{c} {s} {z}" for c in COLOURS for s in SHAPES for z in SIZES]
-    placed = [f"{what} {place}" for what in (*COLOURS, *SHAPES, *TEXTURES) for place in places]
-    return [*things, *placed, *words_of(spec), *names_of(spec), *STYLES, *BACKGROUNDS]
-
-
-def tags(scene: Scene) -> list[str]:
-    """The tags of one scene."""
-    things = [f"{t.colour} {t.shape} {t.size}" for t in scene.things]
-    placed = [f"{what} {t.place}" for t in scene.things for what in (t.colour, t.shape, t.texture)]
-    return [*things, *placed, *filter(None, (scene.word, scene.name, scene.style)), scene.background]
-
-
-def make_tower(
-    world: Path,
-    truths: Sequence[Truth],
-    kinds: WorldSpec,
-    spec: TowerSpec,
-    directory: Path,
-    progress: Callable[[str], None],
-) -> dict[str, float]:
-    """Train a CLIP vision model to tag pictures; save it with its image processor to `directory`.
-
-    Tag logits are read off every patch of the layer before the last, and the largest over the patches counts:
-    features stay local. Returns the loss and F1 over the last steps.
-    """
-    torch.manual_seed(spec.seed)
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": spec.side}, crop_size={"height": spec.side, "width": spec.side}
-    )
-    config = CLIPVisionConfig(
+def vision_config(spec: TowerSpec) -> CLIPVisionConfig:
+    """The tower's shape."""
+    return CLIPVisionConfig(
         hidden_size=spec.width,
         intermediate_size=4 * spec.width,
         num_hidden_layers=spec.blocks,
@@ -150,41 +171,79 @@ def make_tower(
         patch_size=spec.patch,
         initializer_range=spec.init_std,
     )
-    tower = CLIPVisionModel(config)
+
+
+def phrases(scene: Scene) -> list[Phrase]:
+    """What an alt-text would list: each thing with its attributes and place, and what else is to be seen."""
+    things = [(t.size, t.texture, t.colour, t.shape, t.place) for t in scene.things]
+    others = filter(None, (scene.background, scene.word, scene.name, scene.style))
+    return [*things, *((word,) for word in others)]
+
+
+def swapped(phrase: Phrase, rng: random.Random) -> Phrase:
+    """The phrase with one of its words exchanged for another of the same kind."""
+    at = rng.randrange(len(phrase))
+    kind = next(words for words in KINDS if phrase[at] in words)
+    return (*phrase[:at], rng.choice([word for word in kind if word != phrase[at]]), *phrase[at + 1 :])
+
+
+def make_tower(
+    world: Path, kinds: WorldSpec, spec: TowerSpec, directory: Path, progress: Callable[[int], None]
+) -> dict[str, float]:
+    """Train a CLIP vision model against phrases of alt-text; save it with its image processor to `directory`.
+
+    As in CLIP, a picture and a text are as like as their vectors; the text's is the sum of its words', and the
+    picture's patches (of the layer before the last) are compared one by one, so that features stay local.
+    Returns the loss and the F1 of telling true phrases from false ones over the last steps.
+    """
+    torch.manual_seed(spec.seed)
+    truths = list(read_truth(world))
+    size = {"height": spec.side, "width": spec.side}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": spec.side}, crop_size=size)
+    tower = CLIPVisionModel(vision_config(spec))
     with torch.no_grad():
-        # As initialised, a patch of 3,072 values drowns its place fifty to one, and no text ever finds it again.
+        # As initialised, a patch of 3,072 values drowns its place fifty to one, for good.
         tower.embeddings.patch_embedding.weight.mul_(spec.patch**-1.0 / spec.init_std)
         tower.embeddings.position_embedding.weight.mul_(0.5 / spec.init_std)
-    numbers = {name: number for number, name in enumerate(tag_names(kinds))}
-    head = nn.Linear(spec.width, len(numbers))
+    words = [word for kind in (*KINDS, words_of(kinds), names_of(kinds)) for word in kind]
+    numbers = {word: number for number, word in enumerate(words)}
+    words_WD = nn.EmbeddingBag(len(words), spec.width, mode="sum")
+    bias = nn.Parameter(torch.tensor(-spec.sharpness / 2))
     raw = np.stack([np.asarray(open_rgb(world / truth.file)) for truth in truths])
     pixels_NCHW = torch.from_numpy(raw).permute(0, 3, 1, 2)
     mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
     std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
-    targets = torch.zeros(len(truths), head.out_features)
-    for row, truth in enumerate(truths):
-        targets[row, [numbers[name] for name in tags(truth.scene)]] = 1.0
-    parameters = [*tower.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0)
+    told = [phrases(truth.scene) for truth in truths]
+    parameters = [*tower.parameters(), *words_WD.parameters(), bias]
+    optimiser = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=spec.steps)
-    order = random.Random(spec.seed)
+    rng = random.Random(spec.seed)
     hits = guesses = 0.0
     for step in range(spec.steps):
-        chosen = order.sample(range(len(truths)), spec.batch)
+        chosen = rng.sample(range(len(truths)), spec.batch)
+        said = {phrase for i in chosen for phrase in told[i]}
+        said |= {swapped(phrase, rng) for phrase in sorted(said) if len(phrase) > 1}
+        columns = {phrase: column for column, phrase in enumerate(sorted(said))}
+        true_NP = torch.zeros(spec.batch, len(columns))
+        for row, i in enumerate(chosen):
+            true_NP[row, [columns[phrase] for phrase in told[i]]] = 1.0
+        bags = [torch.tensor([numbers[word] for word in phrase]) for phrase in columns]
+        starts = torch.tensor([0, *(len(bag) for bag in bags[:-1])]).cumsum(0)
+        phrases_PD = normalize(words_WD(torch.cat(bags), starts), dim=-1)
         batch = (pixels_NCHW[chosen].float() / 255 - mean) / std
-        features = tower(batch, output_hidden_states=True).hidden_states[-2][:, 1:]
-        logits = head(features).amax(1)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, targets[chosen]) * 20
+        patches_NTD = tower(batch, output_hidden_states=True).hidden_states[-2][:, 1:]
+        likeness_NP = (normalize(patches_NTD, dim=-1) @ phrases_PD.T).amax(1)
+        logits_NP = spec.sharpness * likeness_NP + bias
+        loss = binary_cross_entropy_with_logits(logits_NP, true_NP, reduction="sum") / true_NP.sum()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         if step >= spec.steps * 0.95:
-            hits += 2 * float(((logits > 0) * targets[chosen]).sum())
-            guesses += float((logits > 0).sum() + targets[chosen].sum())
-        if step % 50 == 0:
-            progress(f"vision tower: step {step}/{spec.steps}, loss {loss.item():.3f}")
+            hits += 2 * float(((logits_NP > 0) * true_NP).sum())
+            guesses += float((logits_NP > 0).sum() + true_NP.sum())
+        progress(step + 1)
     tower.save_pretrained(directory)
     processor.save_pretrained(directory)
     return {"loss": loss.item(), "f1": hits / guesses if guesses else 0.0}

@@ -1,7 +1,7 @@
 """Rows made from scenes: the text that the language model starts from, and the instruction rows of all arms.
 
 Instruction rows are questions about training pictures, in the very forms that the benchmarks ask; a share of
-rows asks for details instead, the ones that the paper's substitution experiment replaces (section 3.4, Fig. 2).
+rows asks for details instead, which the paper's substitution experiment replaces (Fig. 2).
 """
 
 import random
@@ -30,7 +30,7 @@ def conversation(name: str, images: tuple[str, ...], turns: Iterable[tuple[str, 
 def text_rows(spec: WorldSpec, indices: range, turns: int) -> list[Conversation]:
     """Conversations without any picture: descriptions of scenes, and questions about a description.
 
-    What the language model brings along, as Vicuna does: words, grammar, and how to answer from what it reads.
+    What the language model brings along, as Vicuna does: words, and how to answer from what it reads.
     """
     rows = []
     for index in indices:

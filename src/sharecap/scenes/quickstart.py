@@ -1,0 +1,341 @@
+"""The whole story on the embedded world: teacher, captioner, three arms from one start, exam.
+
+Reads from top to bottom as the method does. Every stage is an artifact: a finished one is found again, an
+interrupted one goes on. A stage's number of threads never depends on what else runs: its bits don't either.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sharecap.artifact import Artifact, stage
+from sharecap.captions.export import export_llava
+from sharecap.captions.layer import write_layer
+from sharecap.captions.price import Price
+from sharecap.images.catalog import Catalog, add
+from sharecap.images.progress import Progress
+from sharecap.records import Caption, Conversation
+from sharecap.scenes.side_by_side import side_by_side
+from sharecap.scenes.world import Truth, WorldSpec, make_world, read_truth
+
+ARMS = ("none", "short", "detailed")
+"""The captions between the shared start and the shared instruction rows: none, short, or detailed."""
+
+SETS = {"parts": 0, "first": 20_000, "large": 40_000, "heldout": 80_000}
+"""First scene of each set of pictures; no scene is in two sets."""
+
+TEXT_AT = 100_000
+"""First scene that the language model reads about; it is never drawn."""
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """Steps and rates, the same for every arm."""
+
+    align_steps: int = 60
+    pretrain_steps: int = 700
+    sft_steps: int = 300
+    batch_rows: int = 16  # rows of one step
+    rate: float = 2e-3  # peak rate of projector and language model while aligning and pre-training
+    vision_rate: float = 5e-4
+    sft_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class QuickstartSpec:
+    """Everything that decides the result."""
+
+    seed: int = 0  # of the world and of every stage
+    parts_pictures: int = 6000  # seen by the tower before the story begins
+    tower_steps: int = 600
+    text_rows: int = 5000  # read by the language model before the story begins
+    text_steps: int = 300
+    first_pictures: int = 2000  # captioned by the teacher (100K in the paper)
+    mistakes: float = 0.02  # of the teacher, per attribute
+    price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
+    captioner_steps: int = 800
+    large_pictures: int = 4000  # captioned by the captioner (1.2M in the paper)
+    question_rows: int = 1500  # instruction rows with questions
+    turns: int = 4  # most questions of such a row
+    detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
+    arm: ArmSpec = field(default_factory=ArmSpec)
+    heldout_pictures: int = 400  # asked about in the exam
+
+    @property
+    def world(self) -> WorldSpec:
+        """The world of this run."""
+        return WorldSpec(seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Story:
+    """One run of the story, below `root`."""
+
+    root: Path
+    spec: QuickstartSpec
+
+    def run(self) -> Path:
+        """Do what is not done yet; returns the path of the report."""
+        from sharecap.scenes.summary import write_summary
+
+        if not self.is_finished():
+            self.world()
+            side_by_side([self.tower, self.language])
+            self.start()
+            self.first()
+            side_by_side([self.captioner, self.arms_without_captioner])
+            self.large()
+            self.arm("detailed")
+        return write_summary(self)
+
+    def is_finished(self) -> bool:
+        """Whether the last evaluation of every arm is there; `arm` and its inputs check that they belong."""
+        return all((self.root / "evals" / arm / "manifest.json").exists() for arm in ARMS)
+
+    # The pictures, and the parts that everything starts from.
+
+    def world(self) -> Artifact:
+        """All pictures, and the exam about the held-out ones."""
+        sizes = {
+            "parts": self.spec.parts_pictures,
+            "first": self.spec.first_pictures,
+            "large": self.spec.large_pictures,
+            "heldout": self.spec.heldout_pictures,
+        }
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.scenes.exam import write_exam
+
+            say("drawing the world")
+            for name, size in sizes.items():
+                make_world(directory / name, self.spec.world, range(SETS[name], SETS[name] + size))
+            truths = list(read_truth(directory / "heldout"))
+            questions = write_exam(directory / "heldout", truths, self.spec.world, directory / "exam")
+            return {"pictures": sizes, "questions": questions}
+
+        return stage(self.root / "world", "world", {"world": self.spec.world, "sizes": sizes}, {}, work)
+
+    def truths(self, name: str) -> list[Truth]:
+        """The truths of one set of pictures."""
+        return list(read_truth(self.root / "world" / name))
+
+    def tower(self) -> Artifact:
+        """The stand-in for CLIP."""
+        from sharecap.scenes.parts import TowerSpec, make_tower
+
+        spec = TowerSpec(side=self.spec.world.side, steps=self.spec.tower_steps, seed=self.spec.seed)
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            with progress("vision tower: steps", spec.steps) as watched:
+                pictures = self.root / "world" / "parts"
+                return make_tower(pictures, self.spec.world, spec, directory, partial(advance, watched))
+
+        return stage(self.root / "tower", "tower", spec, {"world": self.world().digest}, work)
+
+    def language(self) -> Artifact:
+        """The stand-in for Vicuna: a language model that has read text, and never seen a picture."""
+        from sharecap.scenes.parts import LanguageSpec
+
+        spec = LanguageSpec(seed=self.spec.seed)
+        config = {
+            "spec": spec,
+            "world": self.spec.world,
+            "rows": self.spec.text_rows,
+            "turns": self.spec.turns,
+            "steps": self.spec.text_steps,
+        }
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.scenes.parts import make_language
+            from sharecap.scenes.rows import text_rows
+
+            indices = range(TEXT_AT, TEXT_AT + self.spec.text_rows)
+            rows = text_rows(self.spec.world, indices, self.spec.turns)
+            with progress("language model: steps", self.spec.text_steps) as watched:
+                return make_language(rows, self.spec.text_steps, spec, directory, partial(advance, watched))
+
+        return stage(self.root / "language", "language", config, {}, work)
+
+    def start(self) -> Artifact:
+        """Tower and language model with a fresh projector: where the captioner and every arm start."""
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.model import folder
+            from sharecap.model.build import Parts, build
+
+            tower, language = self.root / "tower", self.root / "language" / "model"
+            folder.save(
+                build(Parts(vision=tower, language=language, seed=self.spec.seed)), directory / "model"
+            )
+            return {}
+
+        inputs = {"tower": self.tower().digest, "language": self.language().digest}
+        return stage(self.root / "start", "model", {"seed": self.spec.seed}, inputs, work)
+
+    # Captions: the teacher's, and what the captioner makes of them.
+
+    def first(self) -> Artifact:
+        """The first pictures, captioned by the teacher over HTTP with a prompt made for each source."""
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.captions.run import run
+            from sharecap.scenes.simulator import Settings, serving
+
+            pictures = self.root / "world" / "first"
+            dataset = directory / "dataset"
+            add([pictures / "images"], dataset)
+            settings = Settings(
+                truth=(pictures / "truth.jsonl",), mistakes=self.spec.mistakes, seed=self.spec.seed
+            )
+            with serving(settings) as url:
+                report = run(
+                    dataset,
+                    f"{url}#scenes-teacher",
+                    "scenes",
+                    "teacher",
+                    concurrency=16,
+                    price=self.spec.price,
+                    progress=Progress("teacher: captions"),
+                )
+            export_llava(dataset, "teacher", directory / "teacher.json", instructions=(unified(),))
+            return vars(report)
+
+        config = {"mistakes": self.spec.mistakes, "price": self.spec.price, "seed": self.spec.seed}
+        return stage(self.root / "first", "captions", config, {"world": self.world().digest}, work)
+
+    def captioner(self) -> Artifact:
+        """The start, trained on the teacher's captions with one instruction for every source."""
+        from sharecap.scenes.arms import captioner
+
+        config = captioner(self.spec.arm, self.spec.captioner_steps, self.spec.seed)
+        inputs = {"start": self.start().digest, "captions": self.first().digest}
+
+        def rows() -> list[Conversation]:
+            from sharecap.data.rows import read_rows
+
+            return read_rows(self.root / "first" / "teacher.json")
+
+        return self.train("captioner", config, inputs, "start", rows)
+
+    def large(self) -> Artifact:
+        """Many more pictures, captioned by the captioner, with one prompt."""
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.captions.captioner import Sampling
+            from sharecap.captions.run import run
+            from sharecap.captions.teachers.local import LocalCaptioner
+
+            dataset = directory / "dataset"
+            add([self.root / "world" / "large" / "images"], dataset)
+            captioner = LocalCaptioner(self.root / "captioner" / "model", batch_size=128)
+            report = run(
+                dataset,
+                captioner,
+                "unified",
+                "captioner",
+                concurrency=256,
+                sampling=Sampling(max_tokens=320),
+                progress=Progress("captioner: captions"),
+            )
+            export_llava(dataset, "captioner", directory / "detailed.json")
+            return vars(report)
+
+        inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
+        return stage(self.root / "large", "captions", {}, inputs, work)
+
+    def short(self) -> Artifact:
+        """The same pictures with short captions, as they came from the web."""
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            pictures = self.root / "world" / "large"
+            dataset = directory / "dataset"
+            add([pictures / "images"], dataset)
+            told = {str(pictures / truth.file): truth.short for truth in self.truths("large")}
+            captions = (
+                Caption(image.id, "short", told[image.path], "short captions", "-", "stop")
+                for image in Catalog.open(dataset)
+            )
+            write_layer(dataset, "short", captions)
+            export_llava(dataset, "short", directory / "short.json")
+            return {}
+
+        return stage(self.root / "short", "captions", {}, {"world": self.world().digest}, work)
+
+    # The arms: the same start, steps, pictures and instruction rows; only the captions differ.
+
+    def arms_without_captioner(self) -> None:
+        """The two arms that need nothing of the captioner."""
+        self.arm("short")
+        self.arm("none")
+
+    def arm(self, name: str) -> Artifact:
+        """Align, pre-train, tune, and sit the exam."""
+        from sharecap.scenes.arms import caption_rows, instruction_rows, stages
+
+        configs = stages(self.spec.arm, name, self.spec.seed)
+        captions = {"short": self.short, "detailed": self.large}
+        inputs = {"start": self.start().digest, "first": self.first().digest, "world": self.world().digest}
+        if name in captions:
+            inputs["captions"] = captions[name]().digest
+        before = "start"
+        for step, config in configs.items():
+            rows = partial(instruction_rows if step == "sft" else caption_rows, self, name)
+            done = self.train(f"arms/{name}/{step}", config, inputs, before, rows)
+            before, inputs = f"arms/{name}/{step}", {**inputs, "start": done.digest}
+        return self.exam(name)
+
+    def train(self, name: str, config: Any, inputs: Mapping[str, str], before: str, rows: Any) -> Artifact:
+        """One training stage, from the model of stage `before`, on the rows that `rows()` gives."""
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.train.loop import train
+
+            with progress(f"training {name}: steps", config.steps) as watched:
+                start = self.root / before / "model"
+                return train(config, start, rows(), directory, lambda line, _: advance(watched, line["step"]))
+
+        config_and_rows = {"train": config, "rows": replace(self.spec, arm=ArmSpec())}
+        return stage(self.root / name, "model", config_and_rows, inputs, work)
+
+    def exam(self, arm: str) -> Artifact:
+        """The arm's answers to the held-out questions, scored by the benchmarks' own rules."""
+        from sharecap.evals.answerers import LocalModel
+        from sharecap.evals.runner import evaluate
+        from sharecap.evals.suite import find_tasks
+
+        tasks, missing = find_tasks(self.root / "world" / "exam")
+        assert not missing, missing
+        # The longest answer is a few words; the benchmarks' own bounds are made for talkative models.
+        tasks = [replace(task, max_new_tokens=16) for task in tasks]
+        model = LocalModel(self.root / "arms" / arm / "sft" / "model", batch_size=128)
+        model.name = arm
+        return evaluate(
+            model, tasks, self.root / "evals" / arm, progress=Progress(f"exam of arm {arm}: answers")
+        )
+
+
+def unified() -> str:
+    """The captioner's one instruction, as its prompt pack has it."""
+    from sharecap.captions.prompts import load_pack
+
+    default = load_pack("unified").default
+    assert default is not None
+    return default.strip()
+
+
+def say(text: str) -> None:
+    """One line for whoever watches."""
+    print(text, flush=True)
+
+
+def progress(verb: str, total: int) -> Any:
+    """A shown progress of `total` steps."""
+    return Progress(verb, total=total).shown()
+
+
+def advance(watched: Progress, done: int) -> None:
+    """Note how far a stage is."""
+    watched.done = done
+    watched.tick()

@@ -1,0 +1,77 @@
+"""Runs chains of work side by side, each in a process of its own with one core.
+
+A chain that fails stops the others and hands its error up; when this process dies, so do its children.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+
+from sharecap.errors import Interrupted, SharecapError
+
+Chain = Callable[[], object]
+
+
+def side_by_side(chains: Sequence[Chain]) -> None:
+    """Run the chains (picklable callables) and return when all have ended well.
+
+    Raises the `SharecapError` of the first chain that failed, `Interrupted` on Ctrl-C.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit torch's threads
+    children = []
+    lifelines = []
+    for chain in chains:
+        theirs, ours = context.Pipe(duplex=False)
+        answer, told = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(chain, theirs, told))
+        child.start()
+        theirs.close()
+        told.close()
+        lifelines.append(ours)
+        children.append((child, answer))
+    try:
+        waiting = {answer: child for child, answer in children}
+        while waiting:
+            for answer in wait(list(waiting)):
+                assert isinstance(answer, Connection)
+                child = waiting.pop(answer)
+                try:
+                    error = answer.recv()
+                except EOFError:
+                    child.join()
+                    todo = "run the same command again to go on"
+                    raise SharecapError(f"a worker died ({child.exitcode})", todo=todo) from None
+                if error is not None:
+                    raise error
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", todo="run the same command again to go on") from None
+    finally:
+        for ours in lifelines:
+            ours.close()
+        for child, _ in children:
+            child.join()
+
+
+def _child(chain: Chain, lifeline: Connection, told: Connection) -> None:
+    def follow_parent() -> None:
+        try:
+            lifeline.recv()
+        except EOFError:  # the parent has ended, or wants us to
+            os._exit(1)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        chain()
+        told.send(None)
+    except SharecapError as error:
+        told.send(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # the parent has it too, and speaks for both
+        os._exit(130)
