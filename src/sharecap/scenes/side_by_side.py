@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 
-from sharecap.errors import Interrupted, SharecapError
+from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
 
 Chain = Callable[[], object]
 
@@ -35,17 +35,19 @@ def side_by_side(chains: Sequence[Chain]) -> None:
     try:
         waiting = {answer: child for child, answer in children}
         while waiting:
-            for answer in wait(list(waiting)):
-                assert isinstance(answer, Connection)
-                child = waiting.pop(answer)
+            for ready in wait(list(waiting)):
+                assert isinstance(ready, Connection)
+                child = waiting.pop(ready)
                 try:
-                    error = answer.recv()
+                    error = ready.recv()
                 except EOFError:
                     child.join()
                     todo = "run the same command again to go on"
                     raise SharecapError(f"a worker died ({child.exitcode})", todo=todo) from None
                 if error is not None:
                     raise error
+        for child, _ in children:  # they are done: let them clean up after themselves
+            child.join()
     except KeyboardInterrupt:
         raise Interrupted("interrupted", todo="run the same command again to go on") from None
     finally:
@@ -64,6 +66,8 @@ def _child(chain: Chain, lifeline: Connection, told: Connection) -> None:
 
     threading.Thread(target=follow_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Where cores are shared, OpenMP threads that spin while they wait cost five to ten times the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
 
@@ -71,7 +75,15 @@ def _child(chain: Chain, lifeline: Connection, told: Connection) -> None:
         chain()
         told.send(None)
     except SharecapError as error:
-        told.send(error)
+        told.send(portable(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # the parent has it too, and speaks for both
         os._exit(130)
+
+
+def portable(error: SharecapError) -> SharecapError:
+    """The error as the class that fixes its exit code: one with arguments of its own can't be unpickled."""
+    basic = (UsageError, Stopped, Interrupted, SharecapError)
+    kind = next(kind for kind in type(error).__mro__ if kind in basic)
+    found: SharecapError = kind(error.what, where=error.where, todo=error.todo)
+    return found

@@ -1,0 +1,67 @@
+"""Work side by side: all of it is done, or the first error comes back and nothing goes on behind it."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
+from sharecap.scenes.side_by_side import Chain, side_by_side
+from tests.scenes import chains
+
+ROOT = Path(__file__).parents[2]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process ends; waits for it (a child of a child can't be waited for otherwise)."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ready, _, _ = select.select([descriptor], [], [], 60)
+    os.close(descriptor)
+    return bool(ready)
+
+
+def test_chains_run_in_processes_of_their_own_with_one_core_each(tmp_path: Path) -> None:
+    side_by_side([partial(chains.note, tmp_path / "a"), partial(chains.threads, tmp_path / "b")])
+    assert int((tmp_path / "a").read_text()) != os.getpid()
+    assert (tmp_path / "b").read_text() == "1 PASSIVE"
+
+
+@pytest.mark.parametrize(
+    ("chain", "kind", "says"),
+    [
+        (chains.refuse_picture, SharecapError, "empty file: a.png. remove it"),
+        (chains.stop, Stopped, "the budget is spent. raise it"),
+        (chains.misuse, UsageError, "no such thing"),
+        (chains.die, SharecapError, r"a worker died \(-9\). run the same command again"),
+    ],
+)
+def test_the_first_error_comes_back_and_the_others_are_stopped(
+    tmp_path: Path, chain: Chain, kind: type[SharecapError], says: str
+) -> None:
+    with pytest.raises(kind, match=says):
+        side_by_side([partial(chains.wait_for_ever, tmp_path / "pid"), chain])
+    if (tmp_path / "pid").exists():
+        assert has_ended(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
+    pids = [tmp_path / "a", tmp_path / "b"]
+    command = [sys.executable, "-m", "tests.scenes.chains", *map(str, pids)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in pids] == ["waiting\n"] * len(pids)
+        parent.send_signal(number)
+        _, errors = parent.communicate()
+    if number == signal.SIGINT:
+        assert Interrupted.__name__ in errors
+    assert all(has_ended(int(pid.read_text())) for pid in pids)
