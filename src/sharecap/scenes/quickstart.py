@@ -4,27 +4,36 @@ Reads from top to bottom as the method does. Every stage is an artifact: a finis
 interrupted one goes on. A stage's number of threads never depends on what else runs: its bits don't either.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharecap.artifact import Artifact, stage
 from sharecap.captions.export import export_llava
 from sharecap.captions.layer import write_layer
 from sharecap.captions.price import Price
+from sharecap.errors import Interrupted
 from sharecap.images.catalog import Catalog, add
+from sharecap.images.dataset import disk_errors
 from sharecap.images.progress import Progress
 from sharecap.records import Caption, Conversation
-from sharecap.scenes.side_by_side import side_by_side
+from sharecap.scenes.side_by_side import Chain, side_by_side
 from sharecap.scenes.world import Truth, WorldSpec, make_world, read_truth
+
+if TYPE_CHECKING:
+    from sharecap.captions.run import RunReport
 
 ARMS = ("none", "short", "detailed")
 """The captions between the shared start and the shared instruction rows: none, short, or detailed."""
 
 SETS = {"parts": 0, "first": 20_000, "large": 40_000, "heldout": 80_000}
 """First scene of each set of pictures; no scene is in two sets."""
+
+PROBE_PICTURES = 96
+"""Held-out pictures that teacher and captioner both caption, to be compared."""
 
 TEXT_AT = 100_000
 """First scene that the language model reads about; it is never drawn."""
@@ -77,22 +86,31 @@ class Story:
     spec: QuickstartSpec
 
     def run(self) -> Path:
-        """Do what is not done yet; returns the path of the report."""
-        from sharecap.scenes.summary import write_summary
+        """Do what is not done yet; returns the path of the report.
 
-        if not self.is_finished():
-            self.world()
-            side_by_side([self.tower, self.language])
-            self.start()
-            self.first()
-            side_by_side([self.captioner, self.arms_without_captioner])
-            self.large()
-            self.arm("detailed")
-        return write_summary(self)
+        Interrupted or killed at any moment, the same call goes on from there.
+        """
+        from sharecap.scenes.summary import find_summary, write_summary
 
-    def is_finished(self) -> bool:
-        """Whether the last evaluation of every arm is there; `arm` and its inputs check that they belong."""
-        return all((self.root / "evals" / arm / "manifest.json").exists() for arm in ARMS)
+        if found := find_summary(self):
+            return found
+        try:
+            with disk_errors(self.root):
+                self.world()
+                self.apart(self.tower, self.language)
+                self.start()
+                self.first()
+                self.apart(self.captioner, self.arms_without_captioner)
+                self.large()
+                self.probe()
+                self.arm("detailed")
+                return write_summary(self)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted", todo="run the same command again to go on") from None
+
+    def apart(self, *chains: Chain) -> None:
+        """Run chains of stages side by side, each on a core of its own."""
+        side_by_side([partial(on_disk, self.root, chain) for chain in chains])
 
     # The pictures, and the parts that everything starts from.
 
@@ -156,7 +174,7 @@ class Story:
             with progress("language model: steps", self.spec.text_steps) as watched:
                 return make_language(rows, self.spec.text_steps, spec, directory, partial(advance, watched))
 
-        return stage(self.root / "language", "language", config, {}, work)
+        return stage(self.root / "language", "language", config, {}, work, content=("model",))
 
     def start(self) -> Artifact:
         """Tower and language model with a fresh projector: where the captioner and every arm start."""
@@ -172,7 +190,7 @@ class Story:
             return {}
 
         inputs = {"tower": self.tower().digest, "language": self.language().digest}
-        return stage(self.root / "start", "model", {"seed": self.spec.seed}, inputs, work)
+        return stage(self.root / "start", "model", {"seed": self.spec.seed}, inputs, work, content=("model",))
 
     # Captions: the teacher's, and what the captioner makes of them.
 
@@ -180,30 +198,15 @@ class Story:
         """The first pictures, captioned by the teacher over HTTP with a prompt made for each source."""
 
         def work(directory: Path) -> Mapping[str, Any]:
-            from sharecap.captions.run import run
-            from sharecap.scenes.simulator import Settings, serving
-
-            pictures = self.root / "world" / "first"
-            dataset = directory / "dataset"
-            add([pictures / "images"], dataset)
-            settings = Settings(
-                truth=(pictures / "truth.jsonl",), mistakes=self.spec.mistakes, seed=self.spec.seed
-            )
-            with serving(settings) as url:
-                report = run(
-                    dataset,
-                    f"{url}#scenes-teacher",
-                    "scenes",
-                    "teacher",
-                    concurrency=16,
-                    price=self.spec.price,
-                    progress=Progress("teacher: captions"),
-                )
+            world, dataset = self.root / "world" / "first", directory / "dataset"
+            add([world / "images"], dataset)
+            report = self.ask_teacher(world, dataset)
             export_llava(dataset, "teacher", directory / "teacher.json", instructions=(unified(),))
             return vars(report)
 
         config = {"mistakes": self.spec.mistakes, "price": self.spec.price, "seed": self.spec.seed}
-        return stage(self.root / "first", "captions", config, {"world": self.world().digest}, work)
+        inputs = {"world": self.world().digest}
+        return stage(self.root / "first", "captions", config, inputs, work, content=("teacher.json",))
 
     def captioner(self) -> Artifact:
         """The start, trained on the teacher's captions with one instruction for every source."""
@@ -223,27 +226,14 @@ class Story:
         """Many more pictures, captioned by the captioner, with one prompt."""
 
         def work(directory: Path) -> Mapping[str, Any]:
-            from sharecap.captions.captioner import Sampling
-            from sharecap.captions.run import run
-            from sharecap.captions.teachers.local import LocalCaptioner
-
             dataset = directory / "dataset"
             add([self.root / "world" / "large" / "images"], dataset)
-            captioner = LocalCaptioner(self.root / "captioner" / "model", batch_size=128)
-            report = run(
-                dataset,
-                captioner,
-                "unified",
-                "captioner",
-                concurrency=256,
-                sampling=Sampling(max_tokens=320),
-                progress=Progress("captioner: captions"),
-            )
+            report = self.ask_captioner(dataset)
             export_llava(dataset, "captioner", directory / "detailed.json")
             return vars(report)
 
         inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
-        return stage(self.root / "large", "captions", {}, inputs, work)
+        return stage(self.root / "large", "captions", {}, inputs, work, content=("detailed.json",))
 
     def short(self) -> Artifact:
         """The same pictures with short captions, as they came from the web."""
@@ -261,7 +251,62 @@ class Story:
             export_llava(dataset, "short", directory / "short.json")
             return {}
 
-        return stage(self.root / "short", "captions", {}, {"world": self.world().digest}, work)
+        inputs = {"world": self.world().digest}
+        return stage(self.root / "short", "captions", {}, inputs, work, content=("short.json",))
+
+    def probe(self) -> Artifact:
+        """Some held-out pictures, captioned by teacher and captioner: two layers of one dataset."""
+        world = self.root / "world" / "heldout"
+        layers = tuple(f"dataset/layers/{name}/captions.parquet" for name in ("teacher", "captioner"))
+
+        def work(directory: Path) -> Mapping[str, Any]:
+            dataset = directory / "dataset"
+            add([world / truth.file for truth in self.truths("heldout")[:PROBE_PICTURES]], dataset)
+            teacher = self.ask_teacher(world, dataset)
+            captioner = self.ask_captioner(dataset)
+            return {"teacher": vars(teacher), "captioner": vars(captioner)}
+
+        config = {
+            "pictures": PROBE_PICTURES,
+            "mistakes": self.spec.mistakes,
+            "price": self.spec.price,
+            "seed": self.spec.seed,
+        }
+        inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
+        return stage(self.root / "probe", "captions", config, inputs, work, content=layers)
+
+    def ask_teacher(self, world: Path, dataset: Path) -> "RunReport":
+        """Have the teacher, who knows this world, caption the dataset over HTTP into the layer "teacher"."""
+        from sharecap.captions.run import run
+        from sharecap.scenes.simulator import Settings, serving
+
+        settings = Settings(truth=(world / "truth.jsonl",), mistakes=self.spec.mistakes, seed=self.spec.seed)
+        with serving(settings) as url:
+            return run(
+                dataset,
+                f"{url}#scenes-teacher",
+                "scenes",
+                "teacher",
+                concurrency=16,
+                price=self.spec.price,
+                progress=Progress("teacher: captions"),
+            )
+
+    def ask_captioner(self, dataset: Path) -> "RunReport":
+        """Have the captioner caption the dataset into the layer "captioner"."""
+        from sharecap.captions.captioner import Sampling
+        from sharecap.captions.run import run
+        from sharecap.captions.teachers.local import LocalCaptioner
+
+        return run(
+            dataset,
+            LocalCaptioner(self.root / "captioner" / "model", batch_size=128),
+            "unified",
+            "captioner",
+            concurrency=256,
+            sampling=Sampling(max_tokens=320),
+            progress=Progress("captioner: captions"),
+        )
 
     # The arms: the same start, steps, pictures and instruction rows; only the captions differ.
 
@@ -297,7 +342,7 @@ class Story:
                 return train(config, start, rows(), directory, lambda line, _: advance(watched, line["step"]))
 
         config_and_rows = {"train": config, "rows": replace(self.spec, arm=ArmSpec())}
-        return stage(self.root / name, "model", config_and_rows, inputs, work)
+        return stage(self.root / name, "model", config_and_rows, inputs, work, content=("model",))
 
     def exam(self, arm: str) -> Artifact:
         """The arm's answers to the held-out questions, scored by the benchmarks' own rules."""
@@ -325,9 +370,15 @@ def unified() -> str:
     return default.strip()
 
 
+def on_disk(root: Path, chain: Chain) -> None:
+    """Run the chain; a full disk below `root` is an error of one line."""
+    with disk_errors(root):
+        chain()
+
+
 def say(text: str) -> None:
-    """One line for whoever watches."""
-    print(text, flush=True)
+    """One line for whoever watches; stdout belongs to results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def progress(verb: str, total: int) -> Any:
