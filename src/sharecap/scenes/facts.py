@@ -34,13 +34,11 @@ def _one_of(words: Iterable[str]) -> str:
 
 _PLACE = _one_of(place for row in PLACES for place in row)
 _COLOUR, _SHAPE = _one_of(COLOURS), _one_of(SHAPES)
-_OBJECT = re.compile(rf"\b{_PLACE}\b[^.]*?\b{_one_of(SIZES)} {_one_of(TEXTURES)} {_COLOUR} {_SHAPE}\b")
-_RELATION = re.compile(rf"\b{_COLOUR} {_SHAPE} is {_one_of(OPPOSITE)} the {_COLOUR} {_SHAPE}\b")
+_OBJECT = re.compile(rf"\b{_PLACE} \w+ a {_SHAPE}, {_COLOUR}, {_one_of(TEXTURES)} and {_one_of(SIZES)}\b")
+_RELATION = re.compile(rf"\b{_SHAPE} is {_one_of(OPPOSITE)} the {_SHAPE}\b")
 _SIMPLE = {
     "count": re.compile(rf"\b{_one_of(NUMBERS)} objects?\b"),
     "background": re.compile(rf"\b{_one_of(BACKGROUNDS)} background\b"),
-    "empty": re.compile(rf"\b{_PLACE} is empty\b"),
-    "absent": re.compile(rf"\bno {_SHAPE} in the picture\b"),
     "text": re.compile(r'\bsign reads "([^"]*)"'),
     "name": re.compile(r"\bname is (\w+)"),
     "renown": re.compile(r"\bknown for its (\w+)"),
@@ -83,14 +81,13 @@ class Quality:
 def stated(text: str) -> Iterator[Statement]:
     """Every fact that `text` states, in no particular order."""
     for match in _OBJECT.finditer(text):
-        place, size, texture, colour, shape = match.groups()
+        place, shape, colour, texture, size = match.groups()
         values = (("object", shape), ("colour", colour), ("size", size), ("texture", texture))
-        groups = {"size": 2, "texture": 3, "colour": 4, "object": 5}
+        groups = {"object": 2, "colour": 3, "texture": 4, "size": 5}
         for kind, value in values:
             yield Statement((kind, place, value), *match.span(groups[kind]))
     for match in _RELATION.finditer(text):
-        colour, shape, where, colour2, shape2 = match.groups()
-        yield Statement(("relation", colour, shape, where, colour2, shape2), *match.span())
+        yield Statement(("relation", *match.groups()), *match.span())
     for kind, pattern in _SIMPLE.items():
         for match in pattern.finditer(text):
             yield Statement((kind, match.group(1)), *match.span(1))
@@ -101,34 +98,20 @@ def stated(text: str) -> Iterator[Statement]:
 def truth(scene: Scene) -> set[Fact]:
     """Every fact that is true of `scene`, of all kinds that can be stated."""
     facts: set[Fact] = {("count", NUMBERS[len(scene.things)]), ("background", scene.background)}
-    taken = set()
     for thing in scene.things:
-        taken.add(thing.place)
         values = {"object": thing.shape, "colour": thing.colour, "size": thing.size, "texture": thing.texture}
         facts |= {(kind, thing.place, value) for kind, value in values.items()}
         facts.add(("thing", thing.colour, thing.shape))
         for other in scene.things:
             if other is not thing:
-                told = (
-                    "relation",
-                    thing.colour,
-                    thing.shape,
-                    relation(thing, other),
-                    other.colour,
-                    other.shape,
-                )
-                facts.add(told)
+                facts.add(("relation", thing.shape, relation(thing, other), other.shape))
     if scene.word:
         facts |= {("text", scene.word), ("sign", ROWS[scene.word_row])}
-        taken |= set(PLACES[scene.word_row])
     if scene.name:
         place = PLACES[scene.emblem_row][scene.emblem_col]
         facts |= {("name", scene.name), ("renown", scene.renown), ("emblem", place)}
-        taken.add(place)
     if scene.style:
         facts.add(("style", scene.style))
-    facts |= {("empty", place) for row in PLACES for place in row if place not in taken}
-    facts |= {("absent", shape) for shape in SHAPES if shape not in {thing.shape for thing in scene.things}}
     return facts
 
 

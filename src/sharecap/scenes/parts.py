@@ -47,8 +47,8 @@ from sharecap.scenes.world import (
 from sharecap.train.config import TrainConfig
 from sharecap.train.loop import train
 
-
-KINDS = (SIZES, TEXTURES, COLOURS, SHAPES, tuple(place for row in PLACES for place in row), BACKGROUNDS, STYLES)
+PLACE_NAMES = tuple(place for row in PLACES for place in row)
+KINDS = (SIZES, TEXTURES, COLOURS, SHAPES, PLACE_NAMES, BACKGROUNDS, STYLES)
 """Words that can stand for each other in a phrase."""
 
 Phrase = tuple[str, ...]
@@ -80,7 +80,7 @@ class LanguageSpec:
     heads: int = 4
     init_std: float = 0.1
     vocabulary: int = 1000  # most it may be; a small world needs less
-    positions: int = 1024
+    positions: int = 2048
     batch_rows: int = 16  # of one step
     learning_rate: float = 2e-3
     seed: int = 0
@@ -156,7 +156,14 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(directory)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # A token must stay louder than what the blocks add to it, else no block sees which one it is.
+        model.model.embed_tokens.weight.div_(spec.init_std)
+        for block in model.model.layers:
+            for out in (block.self_attn.o_proj, block.mlp.down_proj):
+                out.weight.mul_((2 * spec.blocks) ** -0.5)
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
@@ -192,8 +199,8 @@ def make_tower(
 ) -> dict[str, float]:
     """Train a CLIP vision model against phrases of alt-text; save it with its image processor to `directory`.
 
-    As in CLIP, a picture and a text are as like as their vectors; the text's is the sum of its words', and the
-    picture's patches (of the layer before the last) are compared one by one, so that features stay local.
+    As in CLIP, a picture and a text are as like as their vectors; the text's is the sum of its words', and
+    the patches (of the layer before the last) are compared one by one, so that features stay local.
     Returns the loss and the F1 of telling true phrases from false ones over the last steps.
     """
     torch.manual_seed(spec.seed)

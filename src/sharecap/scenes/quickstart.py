@@ -43,12 +43,12 @@ TEXT_AT = 100_000
 class ArmSpec:
     """Steps and rates, the same for every arm."""
 
-    align_steps: int = 60
-    pretrain_steps: int = 700
-    sft_steps: int = 300
+    align_steps: int = 40
+    pretrain_steps: int = 550
+    sft_steps: int = 250
     batch_rows: int = 16  # rows of one step
-    rate: float = 2e-3  # peak rate of projector and language model while aligning and pre-training
-    vision_rate: float = 5e-4
+    rate: float = 4e-3  # peak rate of projector and language model while aligning and pre-training
+    vision_rate: float = 5e-5
     sft_rate: float = 1e-3
 
 
@@ -59,12 +59,12 @@ class QuickstartSpec:
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 6000  # seen by the tower before the story begins
     tower_steps: int = 600
-    text_rows: int = 5000  # read by the language model before the story begins
-    text_steps: int = 300
+    text_rows: int = 2000  # read by the language model before the story begins
+    text_steps: int = 100
     first_pictures: int = 2000  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    captioner_steps: int = 800
+    captioner_steps: int = 550
     large_pictures: int = 4000  # captioned by the captioner (1.2M in the paper)
     question_rows: int = 1500  # instruction rows with questions
     turns: int = 4  # most questions of such a row

@@ -148,7 +148,7 @@ def imagine(spec: WorldSpec, index: int) -> Scene:
         cells.remove((row, col))
     elif source == "paintings":
         extra = {"style": rng.choice(STYLES)}
-    low, high = {"dense": (5, 7), "signs": (2, 4), "emblems": (2, 4)}.get(source, (3, 5))
+    low, high = {"dense": (5, 7), "signs": (2, 3), "emblems": (2, 3)}.get(source, (3, 5))
     # Shapes within a scene differ, so that "the star" names one thing.
     number = rng.randint(low, high)
     shapes = rng.sample(SHAPES, number)
