@@ -48,10 +48,17 @@ def misuse() -> None:
     raise UsageError("no such thing")
 
 
+def show_stderr(path: Path) -> None:
+    """Write whether stderr is a terminal, and a line to it."""
+    print("a line", file=sys.stderr)
+    path.write_text(str(sys.stderr.isatty()))
+
+
 def die() -> None:
     """End as the kernel ends a process that takes too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    side_by_side([partial(wait_for_ever, Path(path)) for path in sys.argv[1:]])
+    chosen = {"wait": wait_for_ever, "show": show_stderr}[sys.argv[1]]
+    side_by_side([partial(chosen, Path(path)) for path in sys.argv[2:]])

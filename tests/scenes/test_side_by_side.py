@@ -1,6 +1,7 @@
 """Work side by side: all of it is done, or the first error comes back and nothing goes on behind it."""
 
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -55,7 +56,7 @@ def test_the_first_error_comes_back_and_the_others_are_stopped(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_children_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
     pids = [tmp_path / "a", tmp_path / "b"]
-    command = [sys.executable, "-m", "tests.scenes.chains", *map(str, pids)]
+    command = [sys.executable, "-m", "tests.scenes.chains", "wait", *map(str, pids)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, **pipes, text=True) as parent:
         assert parent.stdout is not None
@@ -65,3 +66,13 @@ def test_children_end_with_their_parent(tmp_path: Path, number: signal.Signals) 
     if number == signal.SIGINT:
         assert Interrupted.__name__ in errors
     assert all(has_ended(int(pid.read_text())) for pid in pids)
+
+
+def test_workers_write_plain_lines_to_a_terminal(tmp_path: Path) -> None:
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tests.scenes.chains", "show", str(tmp_path / "a")]
+    subprocess.run(command, cwd=ROOT, stderr=theirs, check=True)
+    os.close(theirs)
+    assert os.read(terminal, 100) == b"a line\r\n"
+    os.close(terminal)
+    assert (tmp_path / "a").read_text() == "False"

@@ -3,6 +3,7 @@
 A chain that fails stops the others and hands its error up; when this process dies, so do its children.
 """
 
+import io
 import multiprocessing
 import os
 import sys
@@ -57,6 +58,13 @@ def side_by_side(chains: Sequence[Chain]) -> None:
             child.join()
 
 
+class Lines(io.TextIOWrapper):
+    """A worker's stderr, never a terminal: live lines of several processes would overwrite each other."""
+
+    def isatty(self) -> bool:
+        return False
+
+
 def _child(chain: Chain, lifeline: Connection, told: Connection) -> None:
     def follow_parent() -> None:
         try:
@@ -65,6 +73,7 @@ def _child(chain: Chain, lifeline: Connection, told: Connection) -> None:
             os._exit(1)
 
     threading.Thread(target=follow_parent, daemon=True).start()
+    sys.stderr = Lines(sys.stderr.buffer, line_buffering=True)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Where cores are shared, OpenMP threads that spin while they wait cost five to ten times the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

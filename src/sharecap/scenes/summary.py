@@ -62,6 +62,15 @@ def read_results(page: Path) -> dict[str, Any]:
     return found
 
 
+def result_lines(results: Mapping[str, Any]) -> list[str]:
+    """For people. `results` are those behind a page, with where it lies and what this run took."""
+    return [
+        *results["verdicts"],
+        f"this run: {duration(results['run_seconds'])}, all stages together: {duration(results['seconds'])}",
+        f"report: {results['report']}",
+    ]
+
+
 def asked(story: "Story") -> dict[str, Any]:
     """What a report depends on beside the stages' results.
 

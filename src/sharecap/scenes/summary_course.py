@@ -90,8 +90,9 @@ def pipeline(stages: Mapping[str, Artifact], made: Mapping[str, str]) -> Pipelin
         rows.append(row(f"Examine: {name}", made[f"evals/{arm}"], [f"evals/{arm}"]))
     rows.sort(key=lambda stage: stage.start or 0.0)
     note = (
-        "What does not wait for each other ran side by side, a core each. Money is what the teacher's tokens "
-        "would cost at the price given; the simulated teacher is free."
+        "What does not wait for each other ran side by side, a core each. Time in which no stage was at work "
+        "is left out. Money is what the teacher's tokens would cost at the price given; the simulated "
+        "teacher is free."
     )
     return Pipeline(tuple(rows), seconds, note)
 

@@ -14,6 +14,7 @@ from sharecap.artifact import plain
 from sharecap.evals.results import Run, RunComparison, compare_runs, read_run
 from sharecap.evals.statistics import Comparison, Estimate
 from sharecap.report.document import Cell, Interval, Number, Paragraph, Table, Verdict
+from sharecap.report.tables import number
 from sharecap.scenes.benchmark_files import KIND_NAMES
 
 OURS, OTHERS = "detailed", ("short", "none")
@@ -78,7 +79,7 @@ def verdicts(scores: Scores) -> list[Verdict]:
             found.append(Verdict(told, "bad"))
         open_ = [kind for kind, c in comparison.kinds.items() if not c.decided]
         if open_:
-            told = f"Against {ARM_NAMES[other]}, these kinds of question decide nothing: {listed(open_)}."
+            told = f"Against {ARM_NAMES[other]}, undecided by kind of question: {listed(open_)}."
             found.append(Verdict(told, "neutral"))
     return found
 
@@ -90,10 +91,10 @@ def sentence(other: str, found: Comparison, questions: int) -> str:
     if difference.low is None or difference.high is None:
         return f"Detailed against {ARM_NAMES[other]}: {values}; too few pictures for an interval."
     how = "beat" if difference.low > 0 else "lose to" if difference.high < 0 else "can't be told apart from"
+    value, low, high = (number(x, signed=True) for x in (difference.value, difference.low, difference.high))
     return (
-        f"Detailed captions {how} {ARM_NAMES[other]}: {values}, a difference of {difference.value:+.1f} "
-        f"points (95 % interval {difference.low:+.1f} to {difference.high:+.1f}, paired, "
-        f"{questions:,} questions)."
+        f"Detailed captions {how} {ARM_NAMES[other]}: {values}, a difference of {value} points "
+        f"(95 % interval {low} to {high}, paired, {questions:,} questions)."
     )
 
 
@@ -122,27 +123,26 @@ def tables(scores: Scores) -> tuple[Paragraph, Table, Table]:
     )
     rows = tuple(
         (
-            BENCHMARKS.get(task, task),
-            f"{metric.replace('_', ' ')}, of {out_of:,.0f}",
+            f"{BENCHMARKS.get(task, task)}, of {out_of:,.0f}",
             first.items[task],
             *cells({o: c.benchmarks[task][metric] for o, c in scores.against.items()}),
         )
         for task, (metric, out_of) in first.headlines.items()
     )
     total = (
-        "All",
-        "mean, of 100",
+        "Overall, of 100",
         scores.questions,
         *cells({o: c.overall for o, c in scores.against.items()}),
     )
     by_benchmark = Table(
-        ("Benchmark", "Score", "Answers", *arms, *heads),
+        ("Benchmark", "Answers", *arms, *heads),
         rows,
         total=total,
         title="The benchmarks by their own rules",
-        note="MME: accuracy and accuracy over both questions of a picture. MMBench: right however the "
-        "choices are rolled. Intervals draw pictures anew, the same ones for both sides.",
-        strong=5,
+        note="MME: questions right, and pictures with both questions right. MMBench: right however the "
+        "choices are rolled. Overall: the mean, each benchmark on a scale of 100. Intervals draw pictures "
+        "anew, the same ones for both sides.",
+        strong=4,
     )
     unparsed = {OURS: sum(a for a, _ in first.unparsed.values())}
     unparsed |= {o: sum(b for _, b in c.unparsed.values()) for o, c in scores.against.items()}
