@@ -110,7 +110,9 @@ def make_language(
     )
     llava = build(Parts(vision=blank, language=untrained))
     metrics = train(config, llava, rows, directory / "reading", lambda line, _: progress(line["step"]))
-    trained = LlamaForCausalLM(llava.model.config.text_config)
+    shape = llava.model.config.text_config
+    assert isinstance(shape, LlamaConfig)
+    trained = LlamaForCausalLM(shape)
     trained.model.load_state_dict(llava.model.model.language_model.state_dict())
     trained.lm_head.load_state_dict(llava.model.lm_head.state_dict())
     trained.save_pretrained(directory / "model")
@@ -134,7 +136,7 @@ def make_tokenizer(rows: Sequence[Conversation], spec: LanguageSpec) -> PreTrain
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
     )
 
@@ -145,7 +147,7 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
-        intermediate_size=4 * spec.width,
+        intermediate_size=2 * spec.width,
         num_hidden_layers=spec.blocks,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,
@@ -243,7 +245,7 @@ def make_tower(
         logits_NP = spec.sharpness * likeness_NP + bias
         loss = binary_cross_entropy_with_logits(logits_NP, true_NP, reduction="sum") / true_NP.sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()

@@ -44,8 +44,8 @@ class ArmSpec:
     """Steps and rates, the same for every arm."""
 
     align_steps: int = 40
-    pretrain_steps: int = 550
-    sft_steps: int = 250
+    pretrain_steps: int = 450
+    sft_steps: int = 200
     batch_rows: int = 16  # rows of one step
     rate: float = 4e-3  # peak rate of projector and language model while aligning and pre-training
     vision_rate: float = 5e-5
@@ -58,14 +58,14 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 6000  # seen by the tower before the story begins
-    tower_steps: int = 600
+    tower_steps: int = 450
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
-    first_pictures: int = 2000  # captioned by the teacher (100K in the paper)
+    first_pictures: int = 1500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    captioner_steps: int = 550
-    large_pictures: int = 4000  # captioned by the captioner (1.2M in the paper)
+    captioner_steps: int = 450
+    large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
     question_rows: int = 1500  # instruction rows with questions
     turns: int = 4  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
@@ -100,10 +100,7 @@ class Story:
                 self.apart(self.tower, self.language)
                 self.start()
                 self.first()
-                self.apart(self.captioner, self.arms_without_captioner)
-                self.large()
-                self.probe()
-                self.arm("detailed")
+                self.apart(self.arm_of_the_captioner, self.arms_without_captioner)
                 return write_summary(self)
         except KeyboardInterrupt:
             raise Interrupted("interrupted", todo="run the same command again to go on") from None
@@ -198,6 +195,8 @@ class Story:
         """The first pictures, captioned by the teacher over HTTP with a prompt made for each source."""
 
         def work(directory: Path) -> Mapping[str, Any]:
+            from sharecap.scenes.rows import unified
+
             world, dataset = self.root / "world" / "first", directory / "dataset"
             add([world / "images"], dataset)
             report = self.ask_teacher(world, dataset)
@@ -310,6 +309,13 @@ class Story:
 
     # The arms: the same start, steps, pictures and instruction rows; only the captions differ.
 
+    def arm_of_the_captioner(self) -> None:
+        """The captioner, what it makes, and the arm that learns from that."""
+        self.captioner()
+        self.large()
+        self.probe()
+        self.arm("detailed")
+
     def arms_without_captioner(self) -> None:
         """The two arms that need nothing of the captioner."""
         self.arm("short")
@@ -359,15 +365,6 @@ class Story:
         return evaluate(
             model, tasks, self.root / "evals" / arm, progress=Progress(f"exam of arm {arm}: answers")
         )
-
-
-def unified() -> str:
-    """The captioner's one instruction, as its prompt pack has it."""
-    from sharecap.captions.prompts import load_pack
-
-    default = load_pack("unified").default
-    assert default is not None
-    return default.strip()
 
 
 def on_disk(root: Path, chain: Chain) -> None:

@@ -6,16 +6,24 @@ rows asks for details instead, which the paper's substitution experiment replace
 
 import random
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
+from sharecap.captions.prompts import load_pack
 from sharecap.records import IMAGE_TOKEN, Conversation, Turn
 from sharecap.scenes.language import TOPICS, blind_detail, describe
 from sharecap.scenes.questions import ask, turn
 from sharecap.scenes.world import Truth, WorldSpec, imagine
 
 FORMS = ("short", "yes_no", "letter")
-UNIFIED = "Describe the picture in detail."
-"""The one instruction of the captioner: after training on the teacher's captions no source needs its own."""
+
+
+@cache
+def unified() -> str:
+    """The captioner's one instruction, as its prompt pack has it: no source needs its own any more."""
+    default = load_pack("unified").default
+    assert default is not None
+    return default.strip()
 
 
 def conversation(name: str, images: tuple[str, ...], turns: Iterable[tuple[str, str]]) -> Conversation:
@@ -38,7 +46,7 @@ def text_rows(spec: WorldSpec, indices: range, turns: int) -> list[Conversation]
         scene = imagine(spec, index)
         text = describe(scene, TOPICS, rng)
         if rng.random() < 0.5:
-            pairs = [(UNIFIED, text)]
+            pairs = [(unified(), text)]
         else:
             asked = list(ask(scene, spec, rng))[:turns]
             pairs = [turn(question, rng.choice(FORMS), rng) for question in asked]
@@ -64,5 +72,5 @@ def blind_rows(world: Path, truths: Sequence[Truth], spec: WorldSpec) -> list[Co
     for truth in truths:
         rng = random.Random(f"details/{spec.seed}/{truth.file}")
         image = (str(world / truth.file),)
-        rows.append(conversation(truth.file, image, [(UNIFIED, blind_detail(truth.short, rng))]))
+        rows.append(conversation(truth.file, image, [(unified(), blind_detail(truth.short, rng))]))
     return rows
