@@ -50,11 +50,13 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
     }
 
 
-def captioner(spec: "ArmSpec", steps: int, seed: int) -> TrainConfig:
-    """The captioner learns from the teacher's captions in one stage; all but the tower's first half."""
-    return TrainConfig(
-        template="vicuna_v1", rules=all_parts(spec), batch_rows=spec.batch_rows, steps=steps, seed=seed
+def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple[TrainConfig, TrainConfig]:
+    """The captioner learns to look in the bare template, which is cheap, then to answer its one instruction."""
+    look = TrainConfig(
+        template="plain", rules=all_parts(spec), batch_rows=spec.batch_rows, steps=looking, seed=seed
     )
+    rules = (Rule("projector", spec.sft_rate), Rule("language", spec.sft_rate))
+    return look, replace(look, template="vicuna_v1", rules=rules, steps=answering, seed=seed + 1)
 
 
 def all_parts(spec: "ArmSpec") -> tuple[Rule, ...]:

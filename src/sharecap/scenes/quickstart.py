@@ -43,9 +43,9 @@ TEXT_AT = 100_000
 class ArmSpec:
     """Steps and rates, the same for every arm."""
 
-    align_steps: int = 40
-    pretrain_steps: int = 450
-    sft_steps: int = 200
+    align_steps: int = 30
+    pretrain_steps: int = 520
+    sft_steps: int = 180
     batch_rows: int = 16  # rows of one step
     rate: float = 4e-3  # peak rate of projector and language model while aligning and pre-training
     vision_rate: float = 5e-5
@@ -57,16 +57,17 @@ class QuickstartSpec:
     """Everything that decides the result."""
 
     seed: int = 0  # of the world and of every stage
-    parts_pictures: int = 6000  # seen by the tower before the story begins
+    parts_pictures: int = 5000  # seen by the tower before the story begins
     tower_steps: int = 450
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
     first_pictures: int = 1500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    captioner_steps: int = 450
-    large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
-    question_rows: int = 1500  # instruction rows with questions
+    looking_steps: int = 600  # of the captioner, on captions alone
+    answering_steps: int = 60  # of the captioner, on captions as answers to its one instruction
+    large_pictures: int = 2000  # captioned by the captioner (1.2M in the paper)
+    question_rows: int = 1200  # instruction rows with questions
     turns: int = 4  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
     arm: ArmSpec = field(default_factory=ArmSpec)
@@ -211,7 +212,8 @@ class Story:
         """The start, trained on the teacher's captions with one instruction for every source."""
         from sharecap.scenes.arms import captioner
 
-        config = captioner(self.spec.arm, self.spec.captioner_steps, self.spec.seed)
+        spec = self.spec
+        look, answer = captioner(spec.arm, spec.looking_steps, spec.answering_steps, spec.seed)
         inputs = {"start": self.start().digest, "captions": self.first().digest}
 
         def rows() -> list[Conversation]:
@@ -219,7 +221,8 @@ class Story:
 
             return read_rows(self.root / "first" / "teacher.json")
 
-        return self.train("captioner", config, inputs, "start", rows)
+        looking = self.train("looking", look, inputs, "start", rows)
+        return self.train("captioner", answer, {**inputs, "start": looking.digest}, "looking", rows)
 
     def large(self) -> Artifact:
         """Many more pictures, captioned by the captioner, with one prompt."""

@@ -217,6 +217,7 @@ def made(
         "language": f"a language model that has read {story.spec.text_rows:,} texts and seen no picture",
         "start": "one model with a new projector, from which all start",
         "first": captions("first", TEACHER) + ", over HTTP",
+        "looking": training(metrics["looking"]),
         "captioner": training(metrics["captioner"]),
         "large": captions("large", CAPTIONER),
         "short": f"{measured[SHORT, 'large'].captions:,} captions, as they came with the pictures",

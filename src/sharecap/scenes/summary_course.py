@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEPS = {"align": "align", "pretrain": "pretrain", "sft": "instruction tuning"}
 """The paper's three stages, as directories and in words."""
 
-BEFORE_ARMS = (*("world", "tower", "language", "start", "first", "captioner", "short", "large", "probe"),)
+BEFORE_ARMS = (*("world", "tower", "language", "start", "first", "looking", "captioner", "short", "large", "probe"),)
 STAGES = (
     *BEFORE_ARMS,
     *(f"arms/{arm}/{step}" for arm in ARM_NAMES for step in STEPS),
@@ -79,7 +79,8 @@ def pipeline(stages: Mapping[str, Artifact], made: Mapping[str, str]) -> Pipelin
         "language": "Stand-in for Vicuna",
         "start": "Join them",
         "first": "Teacher's captions",
-        "captioner": "Train the captioner",
+        "looking": "Captioner: learn to look",
+        "captioner": "Captioner: learn to answer",
         "short": "Short captions",
         "large": "Captioner's captions",
         "probe": "Both on the same pictures",
@@ -106,7 +107,7 @@ def cost_of(stage: Artifact) -> float | None:
 
 def trainings(stages: Mapping[str, Artifact]) -> Table:
     """Every training run in numbers."""
-    titles = {"language": "language model, on text", "captioner": "captioner"}
+    titles = {"language": "language model, on text", "looking": "captioner, to look", "captioner": "captioner, to answer"}
     titles |= {f"arms/{a}/{s}": f"{name}: {STEPS[s]}" for a, name in ARM_NAMES.items() for s in STEPS}
     rows = []
     for name, title in titles.items():
@@ -166,7 +167,7 @@ def curves(root: Path) -> tuple[Plot, ...]:
     own = "Each arm reads its own rows, so heights can't be compared."
     same = "All arms read the same questions; only the rows that ask for details differ."
     notes = {"align": own, "pretrain": own, "sft": same}
-    captioner = Plot("Captioner", (series("captioner", "captioner", False),), *axes)
+    captioner = Plot("Captioner", (series("looking", "captioner", False),), *axes)
     arms = (
         Plot(
             words.capitalize(),

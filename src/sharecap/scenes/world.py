@@ -48,7 +48,7 @@ class WorldSpec:
     side: int = 96  # pixels, at least 96
     words: int = 12  # words that signs can show
     names: int = 12  # emblems that have a name and a fact
-    mix: tuple[int, ...] = (30, 20, 15, 12, 12, 11)  # share of each source, in the order of SOURCES
+    mix: tuple[int, ...] = (22, 16, 14, 16, 16, 16)  # share of each source, in the order of SOURCES
 
 
 @dataclass(frozen=True)
