@@ -23,13 +23,13 @@ class UsageError(SharecapError):
     exit_code = 2
 
 
-class Stopped(SharecapError):
-    """A gate or the budget stopped the run. All that was done is kept; the same command goes on from there."""
+class Stopped(SharecapError):  # noqa: N818  (an outcome, not a fault)
+    """A gate or the budget stopped the run. All that was done is kept; the same command goes on."""
 
     exit_code = 3
 
 
-class Interrupted(SharecapError):
+class Interrupted(SharecapError):  # noqa: N818  (an outcome, not a fault)
     """The user interrupted the run. All that was done is kept; the same command goes on from there."""
 
     exit_code = 130

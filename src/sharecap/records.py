@@ -1,4 +1,4 @@
-"""The nouns that every room speaks: Image, Caption, Turn, Conversation. Plain frozen data, no behaviour, no I/O."""
+"""The nouns that every room speaks: Image, Caption, Turn, Conversation. Plain frozen data, no behaviour."""
 
 from dataclasses import dataclass
 from typing import Literal

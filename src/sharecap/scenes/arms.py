@@ -51,7 +51,7 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
 
 
 def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple[TrainConfig, TrainConfig]:
-    """The captioner learns to look in the bare template, which is cheap, then to answer its one instruction."""
+    """The captioner learns to look in the bare template, then to answer its one instruction."""
     look = TrainConfig(
         template="plain", rules=all_parts(spec), batch_rows=spec.batch_rows, steps=looking, seed=seed
     )

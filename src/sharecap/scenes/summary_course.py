@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 STEPS = {"align": "align", "pretrain": "pretrain", "sft": "instruction tuning"}
 """The paper's three stages, as directories and in words."""
 
-BEFORE_ARMS = (*("world", "tower", "language", "start", "first", "looking", "captioner", "short", "large", "probe"),)
+BEFORE_ARMS = (
+    *("world", "tower", "language", "start", "first"),
+    *("looking", "captioner", "short", "large", "probe"),
+)
 STAGES = (
     *BEFORE_ARMS,
     *(f"arms/{arm}/{step}" for arm in ARM_NAMES for step in STEPS),
@@ -107,7 +110,8 @@ def cost_of(stage: Artifact) -> float | None:
 
 def trainings(stages: Mapping[str, Artifact]) -> Table:
     """Every training run in numbers."""
-    titles = {"language": "language model, on text", "looking": "captioner, to look", "captioner": "captioner, to answer"}
+    titles = {"language": "language model, on text"}
+    titles |= {"looking": "captioner, to look", "captioner": "captioner, to answer"}
     titles |= {f"arms/{a}/{s}": f"{name}: {STEPS[s]}" for a, name in ARM_NAMES.items() for s in STEPS}
     rows = []
     for name, title in titles.items():
