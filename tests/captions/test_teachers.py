@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sharecap.captions.captioner import UnavailableError
 from sharecap.captions.prepare import MAX_SIDE, data_url, prepare
 from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.endpoint import OPENAI, Endpoint
@@ -108,3 +109,17 @@ def test_bytes_that_are_not_the_catalogued_ones_are_never_sent(tmp_path: Path) -
     with pytest.raises(ImageError) as caught:
         data_url(path, digest)
     assert caught.value.reason == "changed"
+
+
+def test_an_error_message_loses_its_keys_and_no_other_words() -> None:
+    teacher = endpoint("http://host/v1#m", "abc123xyz")
+    told = "Incorrect API key provided: sk-abc***7890. Not abc123xyz. Bearer qwertyuiop"
+    told = str(teacher._refused(401, told.encode(), None))
+    assert "Incorrect API key provided: sk-*** Not ***. Bearer ***" in told
+
+
+@pytest.mark.parametrize(("status", "maybe"), [(500, False), (503, False), (502, True), (504, True)])
+def test_a_gateway_that_gave_up_may_have_a_bill_behind_it(status: int, maybe: bool) -> None:
+    error = endpoint("http://host/v1#m")._refused(status, b"", None)
+    assert isinstance(error, UnavailableError)
+    assert error.maybe_billed == maybe

@@ -160,7 +160,7 @@ class Courier:
                 continue
             if self.budget.reserve(worst):
                 return True
-            if self.budget.reserved_usd == 0:
+            if self.budget.out == 0:
                 spent, limit = self.budget.spent_usd, self.budget.limit_usd
                 what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
                 self.stop(Stopped(what, todo="run again with a higher --budget to go on"))
@@ -238,7 +238,11 @@ class Courier:
                 f"{failed} of the last {len(self._recent)} answers are no captions ({kinds}); "
                 f"for example {kind} on {job.path}: {example!r}"
             )
-            self.stop(Stopped(what, todo="mend the prompt or the teacher, then run the same command again"))
+            self.stop(
+                Stopped(
+                    what, todo="mend the prompt or the teacher, then run the same command with --retry-failed"
+                )
+            )
 
     def _give_up(self, error: TeacherError) -> None:
         """Leave the request failed; stop when no request gets through any more."""

@@ -90,8 +90,9 @@ def seal(
         with disk_errors(dataset):
             return artifact.stage(directory, KIND, dict(config), inputs, work)
     except BaseException:
-        if not (directory / artifact.MANIFEST).exists():
-            shutil.rmtree(directory, ignore_errors=True)  # it can be made again from the ledger
+        # It can be made again from the ledger. What sharecap didn't start is not ours to remove.
+        if (directory / artifact.STARTED).exists() and not (directory / artifact.MANIFEST).exists():
+            shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
@@ -189,7 +190,11 @@ def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifa
 
 
 def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any]) -> None:
-    """`UsageError` if a layer of that name was made otherwise: finished captions aren't overwritten."""
+    """`UsageError` if a layer of that name was made otherwise: finished captions aren't overwritten.
+
+    So is a directory of that name that holds something else.
+    """
+    artifact.mark_of(layer_path(dataset, name))
     if name in layers(dataset):
         found = open_layer(dataset, name)
         if found.config != artifact.plain(dict(config)):

@@ -6,6 +6,7 @@ It must never hold an API key, nor pixels.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -241,7 +242,7 @@ def _call(
     resolve: Callable[[BaseException | None], None],
     error: BaseException | None,
 ) -> None:
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop was closed, perhaps just now: nobody waits any more
         loop.call_soon_threadsafe(resolve, error)
 
 

@@ -59,6 +59,7 @@ class Budget:
     limit_usd: float | None = None
     spent_usd: float = 0.0  # settled, and at worst case where the outcome is unknown
     reserved_usd: float = 0.0
+    out: int = 0  # reservations that are not settled
     overrun: float = 1.0  # largest factor by which reported prompt tokens exceeded the bound so far
     changed: Callable[[], None] = field(default=lambda: None, repr=False)  # called when money becomes free
 
@@ -87,12 +88,15 @@ class Budget:
         ):
             return False
         self.reserved_usd += worst_usd
+        self.out += 1
         return True
 
     def settle(self, worst_usd: float | None, cost_usd: float | None) -> None:
         """Replace a reservation by what it came to."""
         if worst_usd is not None:
-            self.reserved_usd = max(0.0, self.reserved_usd - worst_usd)
+            self.out -= 1
+            # Floats leave crumbs: nothing out is nothing reserved, or a run at its limit would wait for ever.
+            self.reserved_usd = max(0.0, self.reserved_usd - worst_usd) if self.out else 0.0
         self.spent_usd += cost_usd or 0.0
         self.changed()
 

@@ -181,7 +181,9 @@ class Endpoint:
             return BusyError(f"too many requests {answered}", where=self.url, retry_after_s=wait)
         if status in (408, 409, 425) or status >= 500:
             what = f"the server failed {answered}"
-            return UnavailableError("server_error", what, where=self.url, maybe_billed=False)
+            # A gateway that lost patience or its server says nothing of the work behind it.
+            maybe = status in (408, 502, 504, 524)
+            return UnavailableError("server_error", what, where=self.url, maybe_billed=maybe)
         if code in ("content_policy_violation", "content_filter", "moderation_blocked"):
             return FilteredError(f"content filter {answered}", where=self.url)
         return RejectedError(f"request rejected {answered}", where=self.url)
@@ -204,7 +206,7 @@ class Endpoint:
         """`text` on one line, without anything that looks like a key."""
         if self._key:
             text = text.replace(self._key, "***")
-        text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", r"\1-***", text)
+        text = re.sub(r"\b(sk[-_]|key[-_]|Bearer )[\w*.-]{6,}", r"\1***", text)
         return " ".join(text.split())
 
 
