@@ -240,14 +240,14 @@ def evaluate_model(
     """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
     from sharecap.evals.answerers import open_answerer
     from sharecap.evals.results import read_results
-    from sharecap.evals.runner import default_directory, evaluate
+    from sharecap.evals.runner import evaluate, run_directory
     from sharecap.evals.suite import find_tasks
     from sharecap.evals.tables import score_lines
     from sharecap.images.progress import Progress
 
     answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
     tasks, missing = find_tasks(benchmarks, only or ())
-    out = to or default_directory(answerer)
+    out = run_directory(answerer, tasks, missing, to)
     evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
     results = read_results(out)
     show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
@@ -301,7 +301,9 @@ def main() -> None:
     try:
         app()
     except SharecapError as error:
-        print(f"sharecap: {error}", file=sys.stderr)
+        # One line, whatever a file's name holds: line ends and terminal codes are spelled out.
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+        print(f"sharecap: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("sharecap: interrupted. Run the same command again to go on", file=sys.stderr)

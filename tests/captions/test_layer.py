@@ -61,6 +61,32 @@ def test_a_caption_that_cannot_stand_is_an_error_and_no_layer(
     write_layer(dataset, "hand", captions)
 
 
+def test_a_folder_of_the_layers_name_that_is_not_ours_is_refused_unasked_and_left_alone(
+    dataset: Path, teacher: Teacher
+) -> None:
+    notes = dataset / "layers" / "mine" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("precious")
+    with pytest.raises(UsageError, match="not made by sharecap"):
+        run(dataset, f"{teacher.url}#model", "unified", "mine")
+    with pytest.raises(UsageError, match="not made by sharecap"):
+        write_layer(dataset, "mine", given(dataset))
+    assert notes.read_text() == "precious"
+    assert not (dataset / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize("out", [".", "file/x.json", "/proc/x.json", "n" * 300])
+def test_a_place_that_cannot_be_written_to_is_one_clear_error(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    write_layer(dataset, "hand", given(dataset))
+    with pytest.raises(SharecapError, match=r"cannot write|this is a directory"):
+        export_llava(dataset, "hand", Path(out))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_a_layer_that_is_not_there_is_wrong_usage_that_names_those_that_are(dataset: Path) -> None:
     with pytest.raises(UsageError, match="no layer"):
         only_layer(dataset)

@@ -92,3 +92,10 @@ def test_an_image_outside_the_root_is_refused_and_nothing_is_written(tmp_path: P
     with pytest.raises(SharecapError, match=r"image outside .* .row a.: /elsewhere/1.png"):
         write_rows(tmp_path / "rows.json", [row], image_root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1,]"])
+def test_what_is_no_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(SharecapError, match="not JSON"):
+        read_rows(tmp_path / "rows.json")

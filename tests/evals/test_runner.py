@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from sharecap import artifact
-from sharecap.errors import SharecapError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.results import ITEMS, by_kind, read_items, read_results, read_run
-from sharecap.evals.runner import evaluate
+from sharecap.evals.runner import evaluate, keep_predictions, run_directory
 from sharecap.evals.statistics import value
 from tests.evals.small import Scripted, knowing, tasks_of, write_benchmarks
 
@@ -159,7 +159,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(root: Path, tmp_
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sharecap.evals.runner import evaluate
+from sharecap.evals.runner import evaluate, keep_predictions, run_directory
 from tests.evals.small import knowing, tasks_of
 root, out, after, log = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 tasks = tasks_of(root)
@@ -221,3 +221,17 @@ def test_results_are_plain_json_with_all_that_a_report_needs(root: Path, tmp_pat
     assert results["model"] == "scripted"
     assert results["benchmarks"]["mme"]["notes"][0].startswith("7 of 14 subtasks are not there")
     assert set(results["kinds"]) >= {"count", "color", "OCR"}
+
+
+def test_other_questions_never_empty_a_run_that_is_there(tmp_path: Path) -> None:
+    tasks = tasks_of(write_benchmarks(tmp_path / "b", 2))
+    answerer, out = knowing(tasks), tmp_path / "run"
+    assert run_directory(answerer, tasks, [], out) == out
+    evaluate(answerer, tasks, out)
+    assert run_directory(answerer, tasks, [], out) == out
+    with pytest.raises(UsageError, match="another eval"):
+        run_directory(answerer, tasks[:1], [], out)
+    with pytest.raises(UsageError, match="another eval"):
+        keep_predictions("elsewhere", read_items(out / ITEMS), out)
+    assert run_directory(answerer, tasks, []) != run_directory(answerer, tasks[:1], [])
+    assert len(read_items(out / ITEMS)) == sum(len(task.samples) for task in tasks)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharecap.cli import main
 from sharecap.errors import Interrupted, SharecapError, UsageError
 from sharecap.images import catalog
 from sharecap.images.catalog import MANY, Catalog, add, check, failures_of
@@ -272,3 +273,25 @@ def test_the_command_line_prints_counts_and_sets_exit_codes(folder: Path, tmp_pa
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr.startswith("sharecap: no such file or folder: ")
     assert missing.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "says"), [("file/x", "cannot write"), ("n" * 300, "cannot write"), (b"\xff", "not UTF-8")]
+)
+def test_a_dataset_where_none_can_be_is_one_clear_error(tmp_path: Path, to: str | bytes, says: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(SharecapError, match=says):
+        add([tmp_path / "pictures"], tmp_path / os.fsdecode(to))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pictures"]
+
+
+def test_an_error_is_one_line_whatever_a_name_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sharecap", "add", str(tmp_path / "a\nb\x1b[31m"), "--to", "d"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "a\\nb\\x1b[31m" in said) == (1, True)

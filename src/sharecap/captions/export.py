@@ -62,13 +62,15 @@ def export_llava(
     root = image_root.resolve() if image_root else None
     if root and not root.is_dir():
         raise UsageError("no such image root", where=image_root)
+    if os.path.isdir(out):
+        raise UsageError("this is a directory", where=out, todo="give a file: --out NAME.json")
     rows, seen, missing = 0, 0, []
     partial = out.with_name(out.name + ".partial")
     captions = read_layer(dataset, layer)
     caption = next(captions, None)
-    try:
-        with disk_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
             with open(partial, "w", encoding="utf-8") as file:
                 file.write("[")
                 for image in catalog:  # captions come in the same order, some left out
@@ -92,8 +94,8 @@ def export_llava(
                 os.fsync(file.fileno())
             assert caption is None, "a layer holds captions in the catalog's order"
             os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
     return ExportReport(str(out), rows, len(catalog) - seen, missing)
 
 

@@ -29,7 +29,7 @@ def read_rows(path: Path, image_root: Path | None = None) -> list[Conversation]:
             found = json.load(f)
     except OSError as error:
         raise SharecapError(f"cannot read rows ({error.strerror})", where=path) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SharecapError(f"not JSON ({error})", where=path, todo=todo) from None
     if not isinstance(found, list):
         raise SharecapError("not a JSON list of rows", where=path, todo=todo)

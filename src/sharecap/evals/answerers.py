@@ -142,9 +142,13 @@ class Endpoint:
                 else:
                     done(i, text, time.monotonic() - clock)
 
+        workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
         try:
-            await asyncio.gather(*(worker() for _ in range(self.concurrency)))
+            await asyncio.gather(*workers)
         finally:
+            for one in workers:  # or they would open new connections behind the closed ones
+                one.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
             await self.captioner.close()
         if refused:
             what = (
@@ -159,21 +163,26 @@ class Endpoint:
         assert len(ask.images) == 1, "endpoints are asked about one image"
         sampling = Sampling(max_tokens=ask.max_new_tokens, temperature=0.0)
         request = Request(ask.images[0], ask.image_ids[0], ask.text, sampling)
-        for attempt in itertools.count(1):
-            wait_s = min(self.patience.cap_s, self.patience.base_s * 2 ** (attempt - 1))
+        busy = failures = 0  # a server that is busy for long may still fail as often as any other
+        while True:
             try:
                 answer = await self.captioner.answer(request)
                 return answer.text or answer.refusal
             except BusyError as error:
-                if attempt == self.patience.busy_tries:
+                busy += 1
+                if busy >= self.patience.busy_tries:
                     raise
-                wait_s = wait_s if error.retry_after_s is None else error.retry_after_s
+                wait_s = self._backoff(busy) if error.retry_after_s is None else error.retry_after_s
                 wait_s = min(wait_s, self.patience.retry_after_cap_s)
             except UnavailableError:
-                if attempt >= self.patience.tries:
+                failures += 1
+                if failures >= self.patience.tries:
                     raise
+                wait_s = self._backoff(failures)
             await asyncio.sleep(wait_s * random.uniform(1.0, 1.2))
-        raise AssertionError("attempts end by returning or raising")
+
+    def _backoff(self, failures: int) -> float:
+        return float(min(self.patience.cap_s, self.patience.base_s * 2.0 ** (failures - 1)))
 
 
 def open_answerer(model: str, *, batch_size: int = 64, concurrency: int = 8) -> Answerer:

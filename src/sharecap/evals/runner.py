@@ -15,6 +15,7 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
+from sharecap.errors import UsageError
 from sharecap.evals.answerers import Answerer, Ask
 from sharecap.evals.results import ITEMS, RESULTS, Run, read_items, summary
 from sharecap.evals.statistics import RESAMPLES
@@ -39,12 +40,7 @@ def evaluate(
 
     `missing` names benchmarks that the caller looked for in vain; it is reported beside the results.
     """
-    config = {
-        "tasks": {task.name: task.digest for task in tasks},
-        "missing": list(missing),
-        "resamples": resamples,
-        "seed": seed,
-    }
+    config = _config(tasks, missing, resamples, seed)
 
     def work(directory: Path) -> Mapping[str, Any]:
         ordered = _answer_all(answerer, tasks, directory, progress or Progress("answered", quiet=True))
@@ -61,10 +57,37 @@ def evaluate(
     return artifact.stage(out, KIND, config, {"model": answerer.digest}, work)
 
 
-def default_directory(answerer: Answerer) -> Path:
-    """Where an evaluation goes if nobody says: told apart by the model's content, not only by its name."""
-    name = re.sub(r"[^\w.-]+", "-", answerer.name)
-    return Path("evals") / f"{name}-{answerer.digest[:8]}"
+def _config(tasks: Sequence[Task], missing: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    return {
+        "tasks": {task.name: task.digest for task in tasks},
+        "missing": list(missing),
+        "resamples": resamples,
+        "seed": seed,
+    }
+
+
+def run_directory(
+    answerer: Answerer, tasks: Sequence[Task], missing: Sequence[str], to: Path | None = None
+) -> Path:
+    """Where an evaluation goes: `to`, or a place told apart by the content of model and questions.
+
+    `UsageError` if `to` holds anything but this very evaluation: answers may have been paid for.
+    """
+    inputs = {"model": answerer.digest}
+    key = artifact.key_of(KIND, _config(tasks, missing, RESAMPLES, 0), inputs)
+    if to is None:
+        name = re.sub(r"[^\w.-]+", "-", answerer.name)
+        return Path("evals") / f"{name}-{key[:8]}"
+    refuse_other_work(to, key)
+    return to
+
+
+def refuse_other_work(directory: Path, key: str) -> None:
+    """`UsageError` if the directory holds work, finished or not, that was asked for in other words."""
+    mark = artifact.mark_of(directory)
+    if mark.get("key", key) not in (key, ""):
+        todo = "choose another --to, or remove the directory"
+        raise UsageError(f"this directory holds another {mark['kind']}", where=directory, todo=todo)
 
 
 def keep_predictions(
@@ -74,6 +97,7 @@ def keep_predictions(
     answers = json.dumps([[r.id, r.raw, r.reference, dict(r.labels)] for r in records], sort_keys=True)
     config = {"task": records[0].task, "resamples": resamples, "seed": seed}
     inputs = {"predictions": hashlib.sha256(answers.encode()).hexdigest()}
+    refuse_other_work(out, artifact.key_of(KIND, config, inputs))
 
     def work(directory: Path) -> Mapping[str, Any]:
         return _finish(directory, name, records, measures=MEASURES, resamples=resamples, seed=seed)

@@ -135,6 +135,11 @@ def add(
 
 
 def _claim(dataset: Path) -> None:
+    try:
+        str(dataset.resolve()).encode()
+    except UnicodeEncodeError:  # no table can be opened there
+        todo = "choose another name for the dataset"
+        raise UsageError("the dataset's path is not UTF-8", where=ascii(str(dataset)), todo=todo) from None
     if dataset.exists() and not dataset.is_dir():
         raise UsageError("the dataset must be a directory", where=dataset)
     if dataset.is_dir() and not (dataset / INDEX).exists():

@@ -39,7 +39,7 @@ def held(dataset: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Turn a full, read-only or failing disk into one clear line."""
+    """Turn a full, read-only or failing disk, or a place that can't be one, into one clear line."""
     try:
         yield
     except OSError as error:
@@ -48,7 +48,10 @@ def disk_errors(where: Path) -> Iterator[None]:
             raise SharecapError("no space left on the disk", where=where, todo=todo) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise SharecapError(f"cannot write ({error.strerror})", where=where) from error
-        raise
+        if error.errno is None:  # not from the system: a mistake of ours
+            raise
+        place = where if error.filename is None else os.fsdecode(error.filename)
+        raise SharecapError(f"cannot write ({error.strerror})", where=place) from error
 
 
 def layer_path(dataset: Path, name: str) -> Path:
