@@ -6,9 +6,12 @@ however the model was born. It must never need this package to be read; a note s
 
 import copy
 import json
+import os
+import re
 from pathlib import Path
 
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from sharecap.artifact import write_atomically
@@ -41,7 +44,13 @@ def save(llava: Llava, directory: Path) -> None:
     """Write the whole folder, which may exist. Weights keep their precision; equal models, equal bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     state = {classic_name(name): tensor.detach() for name, tensor in llava.model.state_dict().items()}
-    save_torch_state_dict(state, directory, metadata={"format": "pt"})
+    try:
+        save_torch_state_dict(state, directory, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, among others, by its number
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
     config = copy.deepcopy(llava.config)
     config.architectures = [LlavaForConditionalGeneration.__name__]
     for part in (config, config.text_config, config.vision_config):

@@ -35,7 +35,12 @@ def save(directory: Path, run: str, step: int, model: nn.Module, optimizer: Opti
         "random": torch.get_rng_state(),
     }
     with open(partial / FILE, "wb") as f:
-        torch.save(state, f)
+        try:
+            torch.save(state, f)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides a full disk behind words of its own
+                raise error.__context__ from None
+            raise
         f.flush()
         os.fsync(f.fileno())
     os.rename(partial, final)
