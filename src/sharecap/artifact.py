@@ -103,7 +103,7 @@ def read(directory: Path) -> Artifact:
     try:
         fields = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         return Artifact(path=directory, **fields)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         why = "unfinished" if (directory / STARTED).exists() else "no finished result here"
         raise SharecapError(why, where=directory, todo="run the stage that makes it") from None
     except (ValueError, TypeError) as error:

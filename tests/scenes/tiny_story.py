@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharecap.cli import ENVIRONMENT, enter
+from sharecap.errors import SharecapError
 from sharecap.scenes.quickstart import ArmSpec, QuickstartSpec, Story
 
 SPEC = QuickstartSpec(
@@ -15,13 +15,21 @@ SPEC = QuickstartSpec(
     parts_pictures=64,
     tower_steps=4,
     text_rows=60,
-    text_steps=4,
+    text_steps=16,
     first_pictures=40,
-    looking_steps=4,
-    answering_steps=2,
-    large_pictures=40,
-    question_rows=30,
+    looking_steps=30,
+    answering_steps=8,
+    large_pictures=16,
+    question_rows=16,
     detail_rows=6,
-    heldout_pictures=24,
-    arm=ArmSpec(align_steps=2, pretrain_steps=3, sft_steps=3, batch_rows=4),
+    heldout_pictures=12,
+    arm=ArmSpec(align_steps=2, pretrain_steps=3, sft_steps=3, batch_rows=8, rate=2e-3),
 )
+
+if __name__ == "__main__":
+    try:
+        page = Story(Path(sys.argv[1]), SPEC).run()
+    except SharecapError as error:
+        print(f"sharecap: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(json.dumps({"page": str(page), "torch": "torch" in sys.modules}))

@@ -15,7 +15,7 @@ from sharecap.artifact import Artifact, stage
 from sharecap.captions.export import export_llava
 from sharecap.captions.layer import write_layer
 from sharecap.captions.price import Price
-from sharecap.errors import Interrupted
+from sharecap.errors import Interrupted, UsageError
 from sharecap.images.catalog import Catalog, add
 from sharecap.images.dataset import disk_errors
 from sharecap.images.progress import Progress
@@ -93,6 +93,8 @@ class Story:
         """
         from sharecap.scenes.summary import find_summary, write_summary
 
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError("not a directory", where=self.root, todo="choose another place")
         if found := find_summary(self):
             return found
         try:
