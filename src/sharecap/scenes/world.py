@@ -6,7 +6,10 @@ a picture is recognised by the digest of its pixels. Scene `index` of a world de
 
 import hashlib
 import json
+import os
 import random
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -172,7 +175,7 @@ def make_world(directory: Path, spec: WorldSpec, indices: range, workers: int = 
         (directory / "images" / source).mkdir(parents=True, exist_ok=True)
     size = max(1, len(indices) // (8 * workers))
     chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         parts = pool.map(_draw_all, [directory] * len(chunks), [spec] * len(chunks), chunks)
         truths = [truth for part in parts for truth in part]
     with open(directory / "truth.jsonl", "w", encoding="utf-8") as f:
@@ -186,6 +189,17 @@ def read_truth(directory: Path) -> Iterator[Truth]:
         for line in f:
             fields = json.loads(line)
             yield Truth(**{**fields, "scene": Scene.from_json(fields["scene"])})
+
+
+def _end_with(parent: int) -> None:
+    """Let this worker end when its parent does, however that ends: a pool's workers would wait for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_all(directory: Path, spec: WorldSpec, indices: range) -> list[Truth]:
