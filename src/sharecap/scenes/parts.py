@@ -147,7 +147,7 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
-        intermediate_size=2 * spec.width,
+        intermediate_size=4 * spec.width,
         num_hidden_layers=spec.blocks,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,
