@@ -67,7 +67,6 @@ class TowerSpec:
     steps: int = 600
     batch: int = 64  # pictures a step
     learning_rate: float = 2e-3
-    noun: float = 2.0  # weight of a shape's word in a phrase; of the others 1
     sharpness: float = 20.0  # factor on the likeness of patch and phrase, a cosine as in CLIP
     seed: int = 0
 
@@ -239,9 +238,7 @@ def make_tower(
             true_NP[row, [columns[phrase] for phrase in told[i]]] = 1.0
         bags = [torch.tensor([numbers[word] for word in phrase]) for phrase in columns]
         starts = torch.tensor([0, *(len(bag) for bag in bags[:-1])]).cumsum(0)
-        spoken = [word for phrase in columns for word in phrase]
-        weights = torch.tensor([spec.noun if word in SHAPES else 1.0 for word in spoken])
-        phrases_PD = normalize(words_WD(torch.cat(bags), starts, weights), dim=-1)
+        phrases_PD = normalize(words_WD(torch.cat(bags), starts), dim=-1)
         batch = (pixels_NCHW[chosen].float() / 255 - mean) / std
         patches_NTD = tower(batch, output_hidden_states=True).hidden_states[-2][:, 1:]
         likeness_NP = (normalize(patches_NTD, dim=-1) @ phrases_PD.T).amax(1)

@@ -45,11 +45,11 @@ class ArmSpec:
 
     align_steps: int = 30
     pretrain_steps: int = 500
-    sft_steps: int = 200
+    sft_steps: int = 150
     batch_rows: int = 16  # rows of one step
     rate: float = 4e-3  # peak rate of projector and language model while aligning and pre-training
     vision_rate: float = 5e-5
-    sft_rate: float = 2e-3
+    sft_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
