@@ -6,6 +6,7 @@ a picture is recognised by the digest of its pixels. Scene `index` of a world de
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import threading
@@ -175,7 +176,9 @@ def make_world(directory: Path, spec: WorldSpec, indices: range, workers: int = 
         (directory / "images" / source).mkdir(parents=True, exist_ok=True)
     size = max(1, len(indices) // (8 * workers))
     chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
-    with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    # Spawned: a Ctrl-C in the middle of a fork can leave a lock of the logging module held for good.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         parts = pool.map(_draw_all, [directory] * len(chunks), [spec] * len(chunks), chunks)
         truths = [truth for part in parts for truth in part]
     with open(directory / "truth.jsonl", "w", encoding="utf-8") as f:
