@@ -43,12 +43,9 @@ def test_a_finished_directory_is_found_again_and_tells_what_it_is(tmp_path: Path
     assert not (tmp_path / "a" / STARTED).exists()
 
 
-@pytest.mark.parametrize(
-    ("kind", "config", "inputs"),
-    [("pie", Recipe(), {"f": "1"}), ("cake", Recipe(3), {"f": "1"}), ("cake", Recipe(), {"f": "2"})],
-)
-def test_another_kind_config_or_input_starts_clean(
-    tmp_path: Path, kind: str, config: Recipe, inputs: Mapping[str, str]
+@pytest.mark.parametrize(("config", "inputs"), [(Recipe(3), {"f": "1"}), (Recipe(), {"f": "2"})])
+def test_another_config_or_input_starts_clean(
+    tmp_path: Path, config: Recipe, inputs: Mapping[str, str]
 ) -> None:
     stage(tmp_path / "a", "cake", Recipe(), {"f": "1"}, bake)
 
@@ -56,7 +53,14 @@ def test_another_kind_config_or_input_starts_clean(
         assert [p.name for p in directory.iterdir()] == [STARTED]
         return {}
 
-    assert stage(tmp_path / "a", kind, config, inputs, work).config == artifact.plain(config)
+    assert stage(tmp_path / "a", "cake", config, inputs, work).config == artifact.plain(config)
+
+
+def test_a_result_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    made = stage(tmp_path / "a", "cake", Recipe(), {"f": "1"}, bake)
+    with pytest.raises(UsageError, match="a 'cake', no place for a 'pie'"):
+        stage(tmp_path / "a", "pie", Recipe(), {"f": "1"}, never)
+    assert read(tmp_path / "a") == made
 
 
 def test_the_digest_leaves_out_state_and_what_is_not_content(tmp_path: Path) -> None:
@@ -141,11 +145,11 @@ def test_a_kill_while_an_old_result_is_removed_leaves_a_directory_of_ours(tmp_pa
     alive = [True]
     sys.addaudithook(kill)
     with pytest.raises(Killed):
-        stage(tmp_path / "a", "pie", {}, {}, never)
+        stage(tmp_path / "a", "cake", {"sugar": 3}, {}, never)
     alive.clear()
     assert (tmp_path / "a" / STARTED).exists()
     assert not (tmp_path / "a" / MANIFEST).exists()
-    assert stage(tmp_path / "a", "pie", {}, {}, bake).kind == "pie"
+    assert stage(tmp_path / "a", "cake", {"sugar": 3}, {}, bake).config == {"sugar": 3}
     assert tmp_path.exists()
 
 

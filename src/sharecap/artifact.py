@@ -123,7 +123,7 @@ def stage(
     """Return the finished artifact, doing `work(directory) -> metrics` only if it isn't there.
 
     `work` finds in `directory` what an interrupted run with the same key left, and goes on from there.
-    A directory with another key, or none, is emptied first, but only if this function had started it.
+    A directory of the same kind with another key is emptied first, but only if this function had started it.
     `content` names the files and folders that make up the result (all, if empty). What lies beside them, such
     as a log with times, tells how the result was made; the digest, and so the keys of later stages, leave it
     out: equal work gives equal digests.
@@ -165,6 +165,9 @@ def stage(
 def begin(directory: Path, kind: str, key: str) -> float:
     """Make `directory` ready for work with this key; returns the seconds that earlier runs spent on it."""
     mark = mark_of(directory)
+    if mark and mark["kind"] != kind:
+        todo = "choose another place, or remove it yourself"
+        raise UsageError(f"this is a {mark['kind']!r}, no place for a {kind!r}", where=directory, todo=todo)
     if mark.get("key") == key and not (directory / MANIFEST).exists():
         return float(mark.get("seconds", 0.0))
     directory.mkdir(parents=True, exist_ok=True)

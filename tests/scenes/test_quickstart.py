@@ -14,6 +14,7 @@ import pytest
 
 from sharecap.artifact import MANIFEST, read
 from sharecap.captions.layer import read_layer
+from sharecap.errors import UsageError
 from sharecap.evals.results import compare_runs, read_run
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.quickstart import Story
@@ -88,6 +89,13 @@ def test_a_second_run_finds_everything_without_torch(told: Told) -> None:
     assert told.last["torch"] is False
     assert told.errors[-1] == ""
     assert {path: path.stat().st_mtime_ns for path in told.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Ann")
+    with pytest.raises(UsageError, match="holds no quickstart"):
+        Story(tmp_path, SPEC).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_the_report_belongs_to_its_story_and_program(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,9 @@ class Story:
 
         if self.root.exists() and not self.root.is_dir():
             raise UsageError("not a directory", where=self.root, todo="choose another place")
+        if self.root.exists() and any(self.root.iterdir()) and not (self.root / "world").is_dir():
+            todo = "choose an empty or new directory"
+            raise UsageError("directory is not empty and holds no quickstart", where=self.root, todo=todo)
         if found := find_summary(self):
             return found
         try:
