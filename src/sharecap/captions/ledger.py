@@ -209,6 +209,8 @@ class Ledger:
             else:
                 future.set_exception(error)
 
+        # A worker cancelled in the meantime never asks; what failed is raised by the one that wasn't.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._queue.put(((statement, values), lambda error: _call(loop, resolve, error)))
         await asyncio.shield(future)  # the change is made even if nobody waits for it any more
 
