@@ -11,16 +11,19 @@ IMAGE_TOKEN = "<image>"
 class Image:
     """One image of a catalog. The pixels stay where they lie; this says where, and what they are."""
 
-    id: str  # sha256 of the file's bytes, 64 hex digits
+    id: str  # sha256 of the image's bytes, 64 hex digits
     source: str  # name that routes the prompt, e.g. "coco"
-    path: str  # absolute path of the file (or of the tar that holds it)
+    path: str  # absolute path of the file (or of the tar or Parquet file that holds it)
     width: int  # pixels, after EXIF orientation
     height: int  # pixels, after EXIF orientation
     format: str  # "JPEG", "PNG", ... as the decoder names it
-    bytes: int  # size of the file
+    bytes: int  # size of the image's own bytes
     phash: str  # 64-bit perceptual hash, 16 hex digits
     alt_text: str = ""  # the caption the image came with, if any
     licence: str = ""  # as stated by the source; "" is unknown
+    member: str = ""  # name of the tar member, or "column[row]" of a Parquet file; "" for a file of its own
+    offset: int = 0  # byte offset of a tar member's bytes inside `path`; 0 for everything else
+    url: str = ""  # where the image was downloaded from, if it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Caption:
     usage: Usage = Usage()
     cost_usd: float | None = None  # None: no price is known
     flags: tuple[str, ...] = ()
+    origin: str = ""  # the layer that the words were taken from, where it was another one
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def test_its_words_are_the_models_own(dataset: Path, model: Path) -> None:
     teacher = open_teacher(f"local:{model}", batch_size=5)
 
     async def ask() -> list[str]:
-        requests = [Request(Path(image.path), image.id, "Describe it.", FEW) for image in images]
+        requests = [Request(image, "Describe it.", FEW) for image in images]
         answers = await asyncio.gather(*map(teacher.answer, requests))
         await teacher.close()
         return [answer.text for answer in answers]

@@ -13,6 +13,7 @@ from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.endpoint import OPENAI, Endpoint
 from sharecap.errors import UsageError
 from sharecap.images.decode import ImageError
+from sharecap.images.place import loose_file
 
 from ..images.test_decode import encoded, picture
 
@@ -104,10 +105,10 @@ def test_bytes_that_are_not_the_catalogued_ones_are_never_sent(tmp_path: Path) -
     path = tmp_path / "x.png"
     path.write_bytes(encoded("PNG"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert data_url(path, digest).startswith("data:image/png;base64,")
+    assert data_url(loose_file(path, digest)).startswith("data:image/png;base64,")
     path.write_bytes(encoded("PNG", picture(seed=1)))
     with pytest.raises(ImageError) as caught:
-        data_url(path, digest)
+        data_url(loose_file(path, digest))
     assert caught.value.reason == "changed"
 
 

@@ -21,6 +21,7 @@ from sharecap.images import catalog
 from sharecap.images.catalog import MANY, Catalog, add, check, failures_of
 from sharecap.images.dataset import held
 from sharecap.images.folder import Candidate
+from sharecap.images.place import read_bytes
 
 from .test_decode import bomb, encoded, picture
 
@@ -59,7 +60,7 @@ def test_an_image_knows_its_bytes_and_size(folder: Path, tmp_path: Path) -> None
     add([folder], tmp_path / "d")
     opened = Catalog.open(tmp_path / "d")
     for image in opened:
-        data = opened.path(image).read_bytes()
+        data = read_bytes(image)
         assert image.id == hashlib.sha256(data).hexdigest()
         assert (image.bytes, image.width, image.height) == (len(data), 40, 30)
         assert len(bytes.fromhex(image.phash)) == 8

@@ -5,11 +5,10 @@ instead is an exception whose class says what to do about it.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from sharecap.errors import SharecapError
-from sharecap.records import Usage
+from sharecap.records import Image, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,7 @@ DEFAULT_SAMPLING = Sampling()
 class Request:
     """One question about one image."""
 
-    image_path: Path
-    image_id: str  # sha256 of the bytes that must lie there
+    image: Image  # its bytes must still be those that its id names
     prompt: str
     sampling: Sampling = DEFAULT_SAMPLING
 

@@ -30,6 +30,7 @@ from sharecap.captions.verdict import RESAMPLED, verdict
 from sharecap.errors import SharecapError, Stopped
 from sharecap.images.dataset import free_bytes
 from sharecap.images.decode import ImageError
+from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
 from sharecap.records import Usage
 
@@ -107,7 +108,7 @@ class Courier:
         while await self._may_send(worst := self.budget.worst(job.bound)):
             await self.ledger.sent(job.key, job.image.id, self.captioner.name, job.prompt.id, worst)
             self.requests += 1
-            request = Request(job.path, job.image.id, job.prompt.text, self._draw(redraws))
+            request = Request(job.image, job.prompt.text, self._draw(redraws))
             try:
                 answer = await self.captioner.answer(request)
             except ImageError as error:
@@ -236,7 +237,7 @@ class Courier:
             example = " ".join(said.split())[:160]
             what = (
                 f"{failed} of the last {len(self._recent)} answers are no captions ({kinds}); "
-                f"for example {kind} on {job.path}: {example!r}"
+                f"for example {kind} on {place_of(job.image)}: {example!r}"
             )
             self.stop(
                 Stopped(

@@ -14,6 +14,7 @@ from sharecap.captions.layer import open_layer, read_layer
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors
+from sharecap.images.place import presence
 from sharecap.records import IMAGE_TOKEN
 
 INSTRUCTIONS = (
@@ -78,7 +79,7 @@ def export_llava(
                         continue
                     text, caption = caption.text, next(captions, None)
                     seen += 1
-                    if not _is_there(image.path, image.bytes):
+                    if presence(image) != "there":
                         missing.append(image.path)
                         continue
                     human = f"{IMAGE_TOKEN}\n{instruction(instructions, seed, image.id)}"
@@ -103,13 +104,6 @@ def instruction(instructions: Sequence[str], seed: int, image_id: str) -> str:
     """The human turn's words for an image: the same for the same seed, whatever else is exported."""
     draw = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
     return instructions[int.from_bytes(draw[:8], "big") % len(instructions)]
-
-
-def _is_there(path: str, size: int) -> bool:
-    try:
-        return os.stat(path).st_size == size
-    except OSError:
-        return False
 
 
 def _relative(path: str, root: Path | None) -> str:

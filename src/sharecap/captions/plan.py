@@ -33,7 +33,6 @@ class Job:
     """One image to be captioned."""
 
     image: Image
-    path: Path
     prompt: Prompt
     key: bytes
     bound: Usage  # the most tokens that one attempt can take
@@ -81,7 +80,7 @@ class Plan:
         prompt, captioner = self.pack.render(image), self.captioner
         key = request_key(image.id, captioner.preparation, prompt.text, captioner.fingerprint, self.sampling)
         bound = worst_case(image, prompt.text, self.sampling.max_tokens, self.image_tokens)
-        return Job(image, self.catalog.path(image), prompt, key, bound)
+        return Job(image, prompt, key, bound)
 
     def open_jobs(self, find: Find) -> Iterator[Job]:
         """The requests that are still to be sent, looked up piece by piece."""

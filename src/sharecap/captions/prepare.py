@@ -6,11 +6,12 @@ Small upright pictures in a format that every endpoint takes go out byte for byt
 import base64
 import hashlib
 import io
-from pathlib import Path
 
-from PIL import Image
+from PIL import Image as Picture
 
-from sharecap.images.decode import ImageError, broken, decode_rgb, open_header, read_bytes
+from sharecap.images.decode import ImageError, broken, decode_rgb, open_header
+from sharecap.images.place import place_of, read_bytes
+from sharecap.records import Image
 
 MAX_BYTES = 10_000_000
 """Larger files are encoded anew; endpoints bound the request's size."""
@@ -29,18 +30,18 @@ _SENT_AS = {
 }
 
 
-def data_url(path: Path, image_id: str) -> str:
-    """The image as a data URL; `ImageError` if it can't be read or its bytes are not those of `image_id`."""
-    media_type, data = prepare(verified(path, image_id), path)
+def data_url(image: Image) -> str:
+    """The image as a data URL; `ImageError` if it can't be read or its bytes are not those of its id."""
+    media_type, data = prepare(verified(image), place_of(image))
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def verified(path: Path, image_id: str) -> bytes:
-    """The file's bytes, if they are those that were catalogued as `image_id`."""
-    data = read_bytes(path)
-    if hashlib.sha256(data).hexdigest() != image_id:
-        todo = "put the old file back, or add the folder again"
-        raise ImageError("changed", "not the bytes that were catalogued", path, todo)
+def verified(image: Image) -> bytes:
+    """The image's bytes, if they are those that were catalogued under its id."""
+    data = read_bytes(image)
+    if hashlib.sha256(data).hexdigest() != image.id:
+        todo = "put the old file back, or add it again"
+        raise ImageError("changed", "not the bytes that were catalogued", place_of(image), todo)
     return data
 
 
@@ -55,7 +56,7 @@ def prepare(data: bytes, where: object) -> tuple[str, bytes]:
     if media_type and upright and len(data) <= MAX_BYTES:
         return media_type, data
     picture = decode_rgb(data, where)
-    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE), Picture.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)
     return "image/jpeg", buffer.getvalue()

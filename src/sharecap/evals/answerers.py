@@ -25,6 +25,7 @@ from sharecap.captions.captioner import (
     UnavailableError,
 )
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.place import loose_file
 
 if TYPE_CHECKING:
     from sharecap.captions.courier import Patience
@@ -162,7 +163,7 @@ class Endpoint:
         """The answer, after as many attempts as it takes; waits double unless the server says how long."""
         assert len(ask.images) == 1, "endpoints are asked about one image"
         sampling = Sampling(max_tokens=ask.max_new_tokens, temperature=0.0)
-        request = Request(ask.images[0], ask.image_ids[0], ask.text, sampling)
+        request = Request(loose_file(ask.images[0], ask.image_ids[0]), ask.text, sampling)
         busy = failures = 0  # a server that is busy for long may still fail as often as any other
         while True:
             try:

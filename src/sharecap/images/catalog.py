@@ -24,9 +24,7 @@ from sharecap.images.folder import Candidate, Failure, Known, candidates, examin
 from sharecap.images.progress import Progress
 from sharecap.records import Image
 
-SCHEMA = pa.schema(
-    [(f.name, pa.int64() if f.name in ("width", "height", "bytes") else pa.string()) for f in fields(Image)]
-)
+SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Image)])
 ROWS = 10_000
 """Images per row group: what is held in memory at a time."""
 
@@ -98,10 +96,6 @@ class Catalog:
                         yield Image(**row)
         except (pa.ArrowException, TypeError) as error:
             raise SharecapError(f"damaged catalog ({error})", where=self.table) from None
-
-    def path(self, image: Image) -> Path:
-        """Where the pixels of `image` lie."""
-        return Path(image.path)
 
     def ids(self) -> set[str]:
         """The ids of all images."""

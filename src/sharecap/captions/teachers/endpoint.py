@@ -91,7 +91,7 @@ class Endpoint:
     async def answer(self, request: Request) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
         # Reading and base64 take milliseconds per picture: not on the event loop.
-        url = await asyncio.to_thread(data_url, request.image_path, request.image_id)
+        url = await asyncio.to_thread(data_url, request.image)
         body = self.body(request.prompt, url, request.sampling)
         try:
             async with self._open().post(self.url, json=body, allow_redirects=False) as response:

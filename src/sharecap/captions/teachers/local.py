@@ -17,6 +17,7 @@ from sharecap.captions.captioner import Answer, FatalError, Request, Sampling
 from sharecap.captions.prepare import verified
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
+from sharecap.images.place import place_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,7 +124,7 @@ async def _gathered(waiting: Sequence[Waiting], enough: int) -> None:
 
 def _picture(request: Request) -> "Image | ImageError":
     try:
-        return decode_rgb(verified(request.image_path, request.image_id), request.image_path)
+        return decode_rgb(verified(request.image), place_of(request.image))
     except ImageError as error:
         return error
 
