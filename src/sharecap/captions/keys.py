@@ -4,6 +4,7 @@ It digests the image's bytes, how they are prepared, the rendered messages, the 
 must not depend on where the server or the image lies, on time, or on the order of requests.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict
@@ -19,5 +20,12 @@ def messages(prompt: str, image: Any) -> list[dict[str, Any]]:
 
 def request_key(image_id: str, preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
     """32 bytes that name the request."""
-    what = [image_id, preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
-    return hashlib.sha256(json.dumps(what, ensure_ascii=False, sort_keys=True).encode()).digest()
+    rest = _rest(preparation, prompt, model, sampling)
+    return hashlib.sha256(f"[{json.dumps(image_id)}, {rest}".encode()).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _rest(preparation: str, prompt: str, model: str, sampling: Sampling) -> str:
+    """The JSON list's part after the image: the same for all images that are asked the same."""
+    what = [preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
+    return json.dumps(what, ensure_ascii=False, sort_keys=True)[1:]

@@ -2,6 +2,7 @@
 
 One thread writes; all changes that gather while it commits go into its next commit. A change's future is
 done only when the change is on disk. States: `sent` (on disk before the request leaves), `done`, `failed`.
+Texts lie in a table of their own, so that a million requests are counted without reading a gigabyte of them.
 It must never hold an API key, nor pixels.
 """
 
@@ -10,17 +11,17 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sharecap.errors import SharecapError
 from sharecap.records import Usage
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY,
@@ -39,8 +40,11 @@ CREATE TABLE IF NOT EXISTS requests (
     error_kind TEXT,
     error TEXT,
     finish_reason TEXT,
-    text TEXT,
     changed_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS texts (
+    id INTEGER PRIMARY KEY REFERENCES requests,
+    text TEXT NOT NULL              -- the last answer's words, also of one that is no caption
 );
 CREATE UNIQUE INDEX IF NOT EXISTS requests_key ON requests (key);
 PRAGMA user_version = {VERSION};
@@ -49,12 +53,12 @@ PRAGMA user_version = {VERSION};
 _UNUSED = Usage()
 _COLUMNS = (
     "key, state, attempts, doubtful, doubtful_usd, reserved_usd, cost_usd, prompt_tokens, completion_tokens, "
-    "error_kind, error, finish_reason, text"
+    "error_kind, error, finish_reason"
 )
+_SAY = "INSERT OR REPLACE INTO texts (id, text) SELECT id, ? FROM requests WHERE key = ?"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One request as the ledger knows it."""
 
     key: bytes
@@ -69,7 +73,7 @@ class Entry:
     error_kind: str | None
     error: str | None
     finish_reason: str | None
-    text: str | None
+    text: str | None  # None also where it wasn't asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class InFlight:
     usd: float | None = None  # what they can have cost; None: no price was known
 
 
-Change = tuple[str, tuple[Any, ...]]
+Statement = tuple[str, tuple[Any, ...]]
+Change = tuple[tuple[Statement, ...], "asyncio.Future[None]"]
 
 
 class Ledger:
@@ -89,7 +94,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.in_flight = InFlight()
-        self._queue: SimpleQueue[tuple[Change, Callable[[BaseException | None], None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Change | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
 
     def __enter__(self) -> "Ledger":
@@ -127,35 +132,27 @@ class Ledger:
         self, key: bytes, image_id: str, model: str, prompt_id: str, worst_usd: float | None
     ) -> None:
         """Book an attempt. When this returns, the attempt is on disk and the request may leave."""
-        await self._book(
+        statement = (
             "INSERT INTO requests "
             "(key, image_id, model, prompt_id, state, attempts, reserved_usd, changed_at) "
             "VALUES (?, ?, ?, ?, 'sent', 1, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'sent', "
-            "attempts = attempts + 1, reserved_usd = excluded.reserved_usd, changed_at = excluded.changed_at",
-            (key, image_id, model, prompt_id, worst_usd, time.time()),
+            "attempts = attempts + 1, reserved_usd = excluded.reserved_usd, changed_at = excluded.changed_at"
         )
+        await self._book((statement, (key, image_id, model, prompt_id, worst_usd, time.time())))
 
     async def done(
         self, key: bytes, text: str, finish_reason: str, usage: Usage, cost_usd: float | None
     ) -> None:
         """Book a caption. When this returns, it is on disk."""
-        await self._book(
-            "UPDATE requests SET state = 'done', text = ?, finish_reason = ?, error_kind = NULL, "
+        statement = (
+            "UPDATE requests SET state = 'done', finish_reason = ?, error_kind = NULL, "
             "error = NULL, reserved_usd = NULL, "
             "prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
             "cost_usd = CASE WHEN ? IS NULL THEN cost_usd ELSE coalesce(cost_usd, 0) + ? END, changed_at = ? "
-            "WHERE key = ?",
-            (
-                text,
-                finish_reason,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                cost_usd,
-                cost_usd,
-                time.time(),
-                key,
-            ),
+            "WHERE key = ?"
         )
+        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, cost_usd)
+        await self._book((statement, (finish_reason, *used, time.time(), key)), (_SAY, (text, key)))
 
     async def failed(
         self,
@@ -171,48 +168,28 @@ class Ledger:
         finish_reason: str | None = None,
     ) -> None:
         """Book an attempt that brought no caption: `doubtful` if it may be billed all the same."""
-        await self._book(
+        statement = (
             "UPDATE requests SET state = 'failed', error_kind = ?, error = ?, reserved_usd = NULL, "
             "prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
             "cost_usd = CASE WHEN ? IS NULL THEN cost_usd ELSE coalesce(cost_usd, 0) + ? END, "
-            "doubtful = doubtful + ?, doubtful_usd = doubtful_usd + ?, text = ?, finish_reason = ?, "
-            "changed_at = ? WHERE key = ?",
-            (
-                kind,
-                error[:500],
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                cost_usd,
-                cost_usd,
-                int(doubtful),
-                doubtful_usd or 0.0,
-                text,
-                finish_reason,
-                time.time(),
-                key,
-            ),
+            "doubtful = doubtful + ?, doubtful_usd = doubtful_usd + ?, finish_reason = ?, "
+            "changed_at = ? WHERE key = ?"
         )
+        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, cost_usd)
+        doubt = (int(doubtful), doubtful_usd or 0.0)
+        values = (kind, error[:500], *used, *doubt, finish_reason, time.time(), key)
+        said = ((_SAY, (text, key)),) if text is not None else ()
+        await self._book((statement, values), *said)
 
-    def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+    def look_up(self, keys: Sequence[bytes], *, texts: bool = True) -> dict[bytes, Entry]:
         """The entries that exist, by key. At most some hundreds of keys at a time."""
-        return look_up(self._reader, keys, self.path)
+        return look_up(self._reader, keys, self.path, texts=texts)
 
-    async def _book(self, statement: str, values: tuple[Any, ...]) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def resolve(error: BaseException | None) -> None:
-            if future.cancelled():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        # A worker cancelled in the meantime never asks; what failed is raised by the one that wasn't.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._queue.put(((statement, values), lambda error: _call(loop, resolve, error)))
-        await asyncio.shield(future)  # the change is made even if nobody waits for it any more
+    async def _book(self, *statements: Statement) -> None:
+        """Have the statements made in one commit; the change is made even if nobody waits for it any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put((statements, future))
+        await future
 
     def _write(self) -> None:
         """The writer thread: one commit for all changes that have gathered."""
@@ -223,29 +200,36 @@ class Ledger:
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
             if batch:
-                broken = broken or self._commit([change for change, _ in batch])
-            for _, resolve in batch:
-                resolve(broken)
+                broken = broken or self._commit(statements for statements, _ in batch)
+                _settle([future for _, future in batch], broken)
             if len(batch) < len(items):  # the ledger is being closed
                 return
 
-    def _commit(self, changes: Iterable[Change]) -> SharecapError | None:
+    def _commit(self, changes: Iterable[tuple[Statement, ...]]) -> SharecapError | None:
         try:
             with self._writer as db:
-                for statement, values in changes:
-                    db.execute(statement, values)
+                for statements in changes:
+                    for statement, values in statements:
+                        db.execute(statement, values)
         except sqlite3.Error as error:
             return ledger_error(error, self.path)
         return None
 
 
-def _call(
-    loop: asyncio.AbstractEventLoop,
-    resolve: Callable[[BaseException | None], None],
-    error: BaseException | None,
-) -> None:
+def _settle(futures: Sequence["asyncio.Future[None]"], error: BaseException | None) -> None:
+    """Tell those who wait that their changes are on disk, or why not: one call into the loop for them all."""
+
+    def tell() -> None:
+        for future in futures:
+            if future.done():  # its worker was cancelled in the meantime
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
     with contextlib.suppress(RuntimeError):  # the loop was closed, perhaps just now: nobody waits any more
-        loop.call_soon_threadsafe(resolve, error)
+        futures[0].get_loop().call_soon_threadsafe(tell)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -274,14 +258,17 @@ def read_only(path: Path) -> sqlite3.Connection | None:
         raise ledger_error(error, path) from error
 
 
-def look_up(db: sqlite3.Connection, keys: Sequence[bytes], path: Path) -> dict[bytes, Entry]:
-    """The entries that exist, by key."""
+def look_up(
+    db: sqlite3.Connection, keys: Sequence[bytes], path: Path, *, texts: bool = True
+) -> dict[bytes, Entry]:
+    """The entries that exist, by key; quicker where their `texts` are not needed."""
     if not keys:
         return {}
     marks = ",".join("?" * len(keys))
+    text, joined = ("text", " LEFT JOIN texts USING (id)") if texts else ("NULL", "")
     try:
-        rows = db.execute(f"SELECT {_COLUMNS} FROM requests WHERE key IN ({marks})", list(keys))
-        return {row[0]: Entry(*row) for row in rows}
+        rows = db.execute(f"SELECT {_COLUMNS}, {text} FROM requests{joined} WHERE key IN ({marks})", keys)
+        return {row[0]: Entry._make(row) for row in rows}
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,13 @@ class Job:
     image: Image
     prompt: Prompt
     key: bytes
-    bound: Usage  # the most tokens that one attempt can take
+    max_tokens: int  # of one answer
+    image_tokens: int  # bound on the prompt tokens of one image
+
+    @property
+    def bound(self) -> Usage:
+        """The most tokens that one attempt can take."""
+        return worst_case(self.image, self.prompt.text, self.max_tokens, self.image_tokens)
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,11 @@ class Plan:
         """The request for one image."""
         prompt, captioner = self.pack.render(image), self.captioner
         key = request_key(image.id, captioner.preparation, prompt.text, captioner.fingerprint, self.sampling)
-        bound = worst_case(image, prompt.text, self.sampling.max_tokens, self.image_tokens)
-        return Job(image, prompt, key, bound)
+        return Job(image, prompt, key, self.sampling.max_tokens, self.image_tokens)
 
-    def open_jobs(self, find: Find) -> Iterator[Job]:
-        """The requests that are still to be sent, looked up piece by piece."""
-        for jobs in self.jobs():
-            entries = find([job.key for job in jobs])
-            yield from (job for job in jobs if self.is_open(entries.get(job.key)))
+    def open_jobs(self, found: "Survey") -> Iterator[Job]:
+        """The requests that `found` saw still to be sent, in the catalog's order."""
+        return (self.job(image) for image in compress(self.catalog, found.open_at))
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
@@ -105,10 +109,10 @@ class Survey:
     done: int = 0
     failures: Counter[str] = field(default_factory=Counter)  # kind -> requests that ended without a caption
     open: int = 0  # still to be sent; some of them failed before
+    open_at: bytearray = field(default_factory=bytearray)  # per image of the catalog: 1 if it is open
     unsettled: int = 0  # never sent, or sent without an outcome: a layer with such can't be sealed
-    open_worst: Usage = field(
-        default_factory=Usage
-    )  # the most that the open requests can use, if each takes one attempt
+    open_prompt_tokens: int = 0  # the most that the open requests can use, if each takes one attempt
+    open_completion_tokens: int = 0
     cost_usd: float = 0.0  # of answers
     doubtful: int = 0  # attempts that may be billed though no answer was seen
     doubtful_usd: float = 0.0  # their worst case
@@ -116,33 +120,47 @@ class Survey:
     completion_tokens: int = 0
     example: str = ""  # the first prompt that is still to be sent
 
+    def count(self, plan: Plan, job: Job, entry: Entry | None) -> None:
+        """Count one request, given what the ledger says of it."""
+        self.images += 1
+        if entry is None:
+            self.unsettled += 1
+        else:
+            self.cost_usd += entry.cost_usd or 0.0
+            self.doubtful += entry.doubtful
+            self.doubtful_usd += entry.doubtful_usd
+            self.prompt_tokens += entry.prompt_tokens
+            self.completion_tokens += entry.completion_tokens
+            if entry.state == "done":
+                self.done += 1
+            elif entry.state == "failed":
+                self.failures[entry.error_kind or "error"] += 1
+            else:
+                self.unsettled += 1
+                self.doubtful += 1
+                self.doubtful_usd += entry.reserved_usd or 0.0
+        is_open = plan.is_open(entry)
+        self.open_at.append(is_open)
+        if is_open:
+            self.open += 1
+            bound = job.bound
+            self.open_prompt_tokens += bound.prompt_tokens
+            self.open_completion_tokens += bound.completion_tokens
+            self.example = self.example or job.prompt.text
+
+    @property
+    def open_worst(self) -> Usage:
+        """The most that the open requests can use, if each takes one attempt."""
+        return Usage(self.open_prompt_tokens, self.open_completion_tokens)
+
 
 def survey(plan: Plan, find: Find) -> Survey:
-    """Count what the ledger has of the plan's requests."""
+    """Count what the ledger has of the plan's requests. Holds one byte per image."""
     total = Survey()
-    prompt_tokens = completion_tokens = 0
     for jobs in plan.jobs():
         entries = find([job.key for job in jobs])
         for job in jobs:
-            entry = entries.get(job.key)
-            total.images += 1
-            total.unsettled += entry is None or entry.state == "sent"
-            if entry:
-                total.cost_usd += entry.cost_usd or 0.0
-                total.doubtful += entry.doubtful + (entry.state == "sent")
-                total.doubtful_usd += entry.doubtful_usd + (entry.reserved_usd or 0.0)
-                total.prompt_tokens += entry.prompt_tokens
-                total.completion_tokens += entry.completion_tokens
-            if plan.is_open(entry):
-                total.open += 1
-                prompt_tokens += job.bound.prompt_tokens
-                completion_tokens += job.bound.completion_tokens
-                total.example = total.example or job.prompt.text
-            if entry and entry.state == "done":
-                total.done += 1
-            elif entry and entry.state == "failed":
-                total.failures[entry.error_kind or "error"] += 1
-    total.open_worst = Usage(prompt_tokens, completion_tokens)
+            total.count(plan, job, entries.get(job.key))
     return total
 
 
@@ -163,7 +181,7 @@ def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
     path = plan.catalog.dataset / LEDGER
     db = read_only(path)
     try:
-        found = survey(plan, lambda keys: look_up(db, keys, path) if db else {})
+        found = survey(plan, lambda keys: look_up(db, keys, path, texts=False) if db else {})
     finally:
         if db:
             db.close()

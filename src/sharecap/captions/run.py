@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sharecap import artifact
@@ -26,6 +27,7 @@ from sharecap.captions.teachers.open import open_teacher
 from sharecap.errors import Interrupted, SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
+from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
 from sharecap.records import Caption, Usage
 
@@ -111,14 +113,13 @@ def run(
     progress = progress or Progress("captioned", quiet=True)
     clock = time.monotonic()
     with disk_errors(dataset), held(dataset), Ledger(dataset / LEDGER) as ledger:
-        before = survey(wanted, ledger.look_up)
+        before = survey(wanted, partial(ledger.look_up, texts=False))
         budget.spent_usd = before.cost_usd + before.doubtful_usd
         progress.total, progress.done = before.images, before.images - before.open
         progress.failed = before.images - before.open - before.done
         with progress.shown():
-            jobs = wanted.open_jobs(ledger.look_up)
             requests = _drive(
-                jobs,
+                wanted.open_jobs(before),
                 lambda: Courier(
                     captioner=wanted.captioner,
                     ledger=ledger,
@@ -133,7 +134,7 @@ def run(
                 ),
                 at_once,
             )
-        after = survey(wanted, ledger.look_up)
+        after = Survey()  # counted while the layer is written
 
         def report() -> RunReport:
             return _report(
@@ -217,15 +218,17 @@ def _interrupted() -> Interrupted:
 
 
 def _seal(wanted: Plan, layer: str, ledger: Ledger, after: Survey, report: Callable[[], RunReport]) -> None:
-    if after.unsettled:
-        what = f"{after.unsettled} requests have no outcome, so the layer can't be sealed"
-        raise SharecapError(what, where=layer, todo="run the same command again")
-
     def rows() -> Iterator[Caption | Missing]:
         for jobs in wanted.jobs():
             entries = ledger.look_up([job.key for job in jobs])
             for job in jobs:
-                yield _row(job, entries[job.key], layer, wanted.captioner.name)
+                entry = entries.get(job.key)
+                after.count(wanted, job, entry)
+                if entry is None or entry.state == "sent":
+                    what = f"no outcome for {place_of(job.image)}, so the layer can't be sealed"
+                    raise SharecapError(what, where=layer, todo="run the same command again")
+                yield _row(job, entry, layer, wanted.captioner.name)
+        assert after.images == len(wanted.catalog)
 
     def metrics() -> dict[str, object]:
         facts = artifact.plain(report())
