@@ -2,6 +2,7 @@
 caption sets; here each kind gets a name. Pure functions; a doubtful answer is never repaired, only judged.
 """
 
+import functools
 import re
 from collections import Counter
 
@@ -25,6 +26,7 @@ _REFUSAL = re.compile(
 )
 _STUCK = re.compile(r"(.{1,80}?)\1{9,}", re.DOTALL)
 _WORD = re.compile(r"\w+")
+_ECHO_WORDS = 8
 
 
 def verdict(answer: Answer, prompt: str) -> str | None:
@@ -48,17 +50,36 @@ def is_loop(text: str) -> bool:
     a sentence of four or more words four times, or characters without words that repeat ten times over 100.
     """
     words = _WORD.findall(text.lower())
+    # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
+    if _runs_repeat(words) and _goes_round(words):
+        return True
+    if text.count(".") + text.count("!") + text.count("?") + text.count("\n") >= 3:
+        sentences = Counter(s for s in _sentences(text) if len(s) >= 4)
+        if sentences and sentences.most_common(1)[0][1] >= 4:
+            return True
+    stuck = _STUCK.search(text) if _pieces_repeat(text) else None
+    return stuck is not None and len(stuck.group()) >= 100
+
+
+def _goes_round(words: list[str]) -> bool:
     for period in range(1, min(30, len(words) // 3) + 1):
         run = 0
         for at in range(period, len(words)):
             run = run + 1 if words[at] == words[at - period] else 0
             if run >= 2 * period and run + period >= 24:
                 return True
-    sentences = Counter(s for s in _sentences(text) if len(s) >= 4)
-    if sentences and sentences.most_common(1)[0][1] >= 4:
-        return True
-    stuck = _STUCK.search(text)
-    return stuck is not None and len(stuck.group()) >= 100
+    return False
+
+
+def _runs_repeat(words: list[str]) -> bool:
+    """Some 16 words running come twice, as in all that `_goes_round` finds: its runs are no shorter."""
+    runs = {" ".join(words[at : at + 16]) for at in range(len(words) - 15)}
+    return len(runs) < len(words) - 15
+
+
+def _pieces_repeat(text: str) -> bool:
+    """One of the pieces of 40 characters comes again within 80, as in all that is stuck for 100."""
+    return any(text.find(text[at : at + 40], at + 1, at + 120) >= 0 for at in range(0, len(text), 40))
 
 
 def is_echo(text: str, prompt: str) -> bool:
@@ -66,12 +87,19 @@ def is_echo(text: str, prompt: str) -> bool:
     from its first word on) are the prompt's.
     """
     words, asked = _WORD.findall(text.lower()), _WORD.findall(prompt.lower())
-    size = 8
-    if len(asked) < size:
+    if len(asked) < _ECHO_WORDS:
         return bool(asked) and words[: len(asked)] == asked
-    theirs = {tuple(asked[i : i + size]) for i in range(len(asked) - size + 1)}
-    runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    theirs, runs = _runs_of(prompt), _runs(words)
     return bool(runs) and sum(run in theirs for run in runs) >= 0.3 * len(runs)
+
+
+def _runs(words: list[str]) -> list[str]:
+    return [" ".join(words[i : i + _ECHO_WORDS]) for i in range(len(words) - _ECHO_WORDS + 1)]
+
+
+@functools.lru_cache(maxsize=64)
+def _runs_of(prompt: str) -> frozenset[str]:
+    return frozenset(_runs(_WORD.findall(prompt.lower())))
 
 
 def _sentences(text: str) -> list[tuple[str, ...]]:
