@@ -18,11 +18,13 @@ indices = st.integers(0, 10**6)
 def is_true(scene: Scene, asked: Asked, answer: str) -> bool:
     """Whether `answer` is right, found from the scene without the code that asks."""
     by_shape = {thing.shape: thing for thing in scene.things}
+    at = next((thing for thing in scene.things if f"at the {thing.place}?" in asked.text), None)
     named = [word.strip("?") for word in asked.text.split() if word.strip("?") in by_shape]
     right = {
         "existence": set(by_shape),
         "count": {NUMBERS[len(scene.things)]},
-        "color": {by_shape[shape].colour for shape in named},
+        "shape": {at.shape} if at else set(),
+        "color": {at.colour} if at else set(),
         "position": {by_shape[shape].place for shape in named},
         "relation": {relation(by_shape[named[0]], by_shape[named[1]])} if len(named) == 2 else set(),
         "text": {scene.word},

@@ -29,7 +29,7 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
     return {
         "align": replace(
             paper.align(),
-            rules=(Rule("projector", spec.rate),),
+            rules=(Rule("projector", spec.align_rate),),
             steps=spec.align_steps,
             **small,  # type: ignore[arg-type]
             **captions,  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
         ),
         "sft": replace(
             paper.sft(),
-            rules=(Rule("projector", spec.sft_rate), Rule("language", spec.sft_rate)),
+            rules=talking_parts(spec),
             steps=spec.sft_steps,
             **small,  # type: ignore[arg-type]
         ),
@@ -55,17 +55,27 @@ def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple
     look = TrainConfig(
         template="plain", rules=all_parts(spec), batch_rows=spec.batch_rows, steps=looking, seed=seed
     )
-    rules = (Rule("projector", spec.sft_rate), Rule("language", spec.sft_rate))
-    return look, replace(look, template="vicuna_v1", rules=rules, steps=answering, seed=seed + 1)
+    return look, replace(
+        look, template="vicuna_v1", rules=talking_parts(spec), steps=answering, seed=seed + 1
+    )
 
 
 def all_parts(spec: "ArmSpec") -> tuple[Rule, ...]:
-    """Projector, language model and the latter half of the tower."""
+    """Projector, language model and the latter half of the tower.
+
+    The projector is slow here: one that learns as fast as the language model amplifies what is learned first
+    (the colours) and drowns the rest (the shapes), which is then never learned.
+    """
     return (
         Rule("vision", spec.vision_rate, from_block=LATTER_HALF),
-        Rule("projector", spec.rate),
+        Rule("projector", spec.vision_rate),
         Rule("language", spec.rate),
     )
+
+
+def talking_parts(spec: "ArmSpec") -> tuple[Rule, ...]:
+    """Projector and language model, as in the paper's instruction tuning."""
+    return (Rule("projector", spec.vision_rate), Rule("language", spec.sft_rate))
 
 
 def caption_rows(story: "Story", arm: str) -> list[Conversation]:

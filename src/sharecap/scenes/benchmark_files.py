@@ -17,6 +17,7 @@ from sharecap.evals.benchmarks.vqa import normalised
 
 SUBTASKS: Mapping[str, str] = {
     "existence": "existence",
+    "shape": "existence",
     "count": "count",
     "position": "position",
     "relation": "position",

@@ -76,6 +76,7 @@ class LanguageSpec:
     """The language model, before it has learned anything."""
 
     width: int = 128
+    hidden: int = 128  # of a block's feed-forward part; wider ones cost time and learn no sooner
     blocks: int = 3
     heads: int = 4
     init_std: float = 0.1
@@ -147,7 +148,7 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
-        intermediate_size=4 * spec.width,
+        intermediate_size=spec.hidden,
         num_hidden_layers=spec.blocks,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,

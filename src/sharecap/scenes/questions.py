@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sharecap.scenes.language import NUMBERS, OPPOSITE, relation
 from sharecap.scenes.world import COLOURS, PLACES, SHAPES, STYLES, Scene, WorldSpec, names_of, words_of
 
-KINDS = ("existence", "count", "color", "position", "relation", "text", "name", "style")
+KINDS = ("existence", "count", "shape", "color", "position", "relation", "text", "name", "style")
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 """The instruction suffixes of the benchmarks' own protocol (paper, section 4; LLaVA-1.5)."""
@@ -77,12 +77,21 @@ def _count(scene: Scene, _: WorldSpec, __: random.Random) -> Asked:
     return Asked("count", text, answer, _others(answer, NUMBERS[1:8]), "Are there {} objects in the picture?")
 
 
+def _shape(scene: Scene, _: WorldSpec, rng: random.Random) -> Asked:
+    thing = rng.choice(scene.things)
+    claim = f"Is there a {{}} at the {thing.place}?"
+    return Asked(
+        "shape", f"Which shape is at the {thing.place}?", thing.shape, _others(thing.shape, SHAPES), claim
+    )
+
+
 def _color(scene: Scene, _: WorldSpec, rng: random.Random) -> Asked:
     thing = rng.choice(scene.things)
-    claim = f"Is the {thing.shape} {{}}?"
-    return Asked(
-        "color", f"What color is the {thing.shape}?", thing.colour, _others(thing.colour, COLOURS), claim
+    text, claim = (
+        f"What color is the object at the {thing.place}?",
+        f"Is the object at the {thing.place} {{}}?",
     )
+    return Asked("color", text, thing.colour, _others(thing.colour, COLOURS), claim)
 
 
 def _position(scene: Scene, _: WorldSpec, rng: random.Random) -> Asked:
@@ -126,4 +135,4 @@ def _style(scene: Scene, _: WorldSpec, __: random.Random) -> Asked | None:
     )
 
 
-_MAKERS = (_existence, _count, _color, _position, _relation, _text, _name, _style)
+_MAKERS = (_existence, _count, _shape, _color, _position, _relation, _text, _name, _style)

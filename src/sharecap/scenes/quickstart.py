@@ -44,12 +44,13 @@ class ArmSpec:
     """Steps and rates, the same for every arm."""
 
     align_steps: int = 30
-    pretrain_steps: int = 500
-    sft_steps: int = 150
+    pretrain_steps: int = 700
+    sft_steps: int = 300
     batch_rows: int = 16  # rows of one step
-    rate: float = 4e-3  # peak rate of projector and language model while aligning and pre-training
-    vision_rate: float = 5e-5
-    sft_rate: float = 1e-3
+    align_rate: float = 1e-3  # peak rate of the projector while it learns alone
+    vision_rate: float = 5e-5  # of the tower's latter half, and of the projector beside other parts
+    rate: float = 4e-3  # of the language model in pre-training
+    sft_rate: float = 2e-3  # of the language model in instruction tuning
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,18 @@ class QuickstartSpec:
     """Everything that decides the result."""
 
     seed: int = 0  # of the world and of every stage
-    parts_pictures: int = 6000  # seen by the tower before the story begins
+    parts_pictures: int = 5000  # seen by the tower before the story begins
     tower_steps: int = 600
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    looking_steps: int = 500  # of the captioner, on captions alone
+    looking_steps: int = 800  # of the captioner, on captions alone
     answering_steps: int = 50  # of the captioner, on captions as answers to its one instruction
-    large_pictures: int = 4000  # captioned by the captioner (1.2M in the paper)
-    question_rows: int = 1200  # instruction rows with questions
-    turns: int = 4  # most questions of such a row
+    large_pictures: int = 3500  # captioned by the captioner (1.2M in the paper)
+    question_rows: int = 3500  # instruction rows with questions
+    turns: int = 5  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
     arm: ArmSpec = field(default_factory=ArmSpec)
     heldout_pictures: int = 300  # asked about in the exam

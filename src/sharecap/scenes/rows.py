@@ -15,7 +15,8 @@ from sharecap.scenes.language import TOPICS, blind_detail, describe
 from sharecap.scenes.questions import ask, turn
 from sharecap.scenes.world import Truth, WorldSpec, imagine
 
-FORMS = ("short", "yes_no", "letter")
+FORMS = ("short", "short", "yes_no", "letter")
+"""Of the questions in instruction rows: half of them open."""
 
 
 @cache
