@@ -7,9 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +17,10 @@ from PIL import Image
 from sharecap.cli import main
 from sharecap.errors import Interrupted, SharecapError, UsageError
 from sharecap.images import catalog
-from sharecap.images.catalog import MANY, Catalog, add, check, failures_of
+from sharecap.images.candidate import Candidate
+from sharecap.images.catalog import Catalog, add, check, failures_of
+from sharecap.images.crew import MANY, Crew, Result
 from sharecap.images.dataset import held
-from sharecap.images.folder import Candidate
 from sharecap.images.place import read_bytes
 
 from .test_decode import bomb, encoded, picture
@@ -245,13 +245,15 @@ def test_an_add_in_many_harvests_gives_the_same_catalog(
 def test_ctrl_c_keeps_the_images_so_far(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def examine(candidate: Candidate, *more: Any) -> Any:
-        if candidate.path.endswith("2.png"):
-            signal.raise_signal(signal.SIGINT)
-        return folder_examine(candidate, *more)
+    # Ctrl-C comes after the first two images are known.
+    def results(crew: Crew, wanted: Iterable[Candidate]) -> Generator[Result, None, None]:
+        for number, result in enumerate(crew_results(crew, wanted)):
+            if number == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield result
 
-    folder_examine = catalog.examine
-    monkeypatch.setattr(catalog, "examine", examine)
+    crew_results = Crew.results
+    monkeypatch.setattr(Crew, "results", results)
     with pytest.raises(Interrupted, match="2 images are in"):
         add([folder], tmp_path / "d")
     monkeypatch.undo()

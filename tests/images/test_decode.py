@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sharecap.images.decode import ImageError, decode_rgb, open_rgb
-from sharecap.images.folder import look
+from sharecap.images.examine import look
 
 
 def picture(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:

@@ -6,9 +6,8 @@
 import hashlib
 import json
 import os
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,10 +17,15 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap.artifact import write_atomically
 from sharecap.errors import Interrupted, SharecapError, UsageError
+from sharecap.images.candidate import Candidate, Failure, Known, Options
+from sharecap.images.crew import LIMIT_S, Crew, Result
 from sharecap.images.dataset import FAILURES, INDEX, disk_errors, held
 from sharecap.images.decode import MAX_PIXELS
-from sharecap.images.folder import Candidate, Failure, Known, candidates, examine
+from sharecap.images.listed import Absent, absent
+from sharecap.images.place import place_of, presence
 from sharecap.images.progress import Progress
+from sharecap.images.sources import candidates, must_exist
+from sharecap.images.takedown import taken_down
 from sharecap.records import Image
 
 SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Image)])
@@ -31,8 +35,8 @@ ROWS = 10_000
 HARVEST = 20_000
 """Files after which the catalog is published anew, so that a crash doesn't cost hours of decoding."""
 
-MANY = 200
-"""From so many files on, decoding uses all cores; below, one is enough."""
+EXAMPLES = 20
+"""Missing and changed images that `check` names for people; `--json` names all."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,12 @@ class AddReport:
     ignored: int  # files that aren't named like images
     failed: dict[str, int] = field(default_factory=dict)  # reason -> files, in this run
     images: int = 0  # in the catalog now
+    absent: list[Absent] = field(default_factory=list)  # listed images that aren't there, by set
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a look at the dataset found; `missing` and `changed` are images whose file is not what it was."""
+    """What a look at the dataset found; `missing` and `changed` are images whose place is not as it was."""
 
     dataset: str
     images: int
@@ -57,6 +62,8 @@ class CheckReport:
     failed: dict[str, int]  # reason -> files that could not be taken
     missing: list[str]
     changed: list[str]
+    unlicensed: dict[str, int] = field(default_factory=dict)  # source -> images of unknown licence
+    absent: list[Absent] = field(default_factory=list)  # listed images that were never there, by set
 
 
 @dataclass(frozen=True)
@@ -109,23 +116,26 @@ def add(
     dataset: Path,
     source: str | None = None,
     *,
+    options: Options | None = None,
     max_pixels: int = MAX_PIXELS,
+    limit_s: float = LIMIT_S,
     progress: Progress | None = None,
 ) -> AddReport:
-    """Take the images of files and folders into the dataset, which is made if need be.
+    """Take the images of files, folders, shards, tables and lists into the dataset, which is made if need be.
 
-    Files that can't be taken are counted by reason and named in `failures.jsonl`; only a missing source or a
-    dataset that can't be written is an error.
+    `source` names them all; `limit_s` is how long one image may take to be read and decoded. What can't be
+    taken is counted by reason and named in `failures.jsonl`; only a missing source or a dataset that can't be
+    written is an error.
     """
-    if source is not None and not source.strip():
-        raise UsageError("the source's name is empty", todo="leave --source out or give it a name")
+    options = replace(options or Options(), source=source)
+    options.check()
     for root in sources:
-        if not root.exists():
-            raise UsageError("no such file or folder", where=root, todo="give a folder of images")
+        must_exist(root)
     with disk_errors(dataset):
         _claim(dataset)
         with held(dataset):
-            return _add(sources, dataset, source, max_pixels, progress or Progress("looked at", quiet=True))
+            crew = Crew(max_pixels=max_pixels, limit_s=limit_s)
+            return _add(sources, dataset, options, crew, progress or Progress("looked at", quiet=True))
 
 
 def _claim(dataset: Path) -> None:
@@ -156,52 +166,72 @@ class _Harvest:
     known: int = 0
     new: int = 0
     failures: list[Failure] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)  # paths that are images, whose earlier failures are past
-    moved: dict[str, str] = field(default_factory=dict)  # id -> path, where a known image lies too
+    taken: set[str] = field(default_factory=set)  # places that are images, whose earlier failures are past
+    moved: dict[str, Known] = field(default_factory=dict)  # id -> where a known image lies too
     interrupted: bool = False
 
 
 def _add(
-    sources: Sequence[Path], dataset: Path, source: str | None, max_pixels: int, progress: Progress
+    sources: Sequence[Path], dataset: Path, options: Options, crew: Crew, progress: Progress
 ) -> AddReport:
     catalog = Catalog.open(dataset) if (dataset / INDEX).exists() else None
     seen = catalog.ids() if catalog else set()
     before, ignored, known = len(seen), 0, 0
     failed: Counter[str] = Counter()
+    missing: list[Failure] = []
 
     def wanted() -> Iterator[Candidate]:
         nonlocal ignored
-        for candidate in (c for root in sources for c in candidates(root, source)):
+        for candidate in (c for root in sources for c in candidates(root, options)):
             if candidate is None:
                 ignored += 1
             else:
                 yield candidate
 
-    results = _examined(wanted(), frozenset(bytes.fromhex(i) for i in seen), max_pixels)
-    fresh = dataset / "fresh.partial"
+    fresh, crew.known = dataset / "fresh.partial", _digests(dataset / "known.partial", seen)
+    results, refused = crew.results(wanted()), taken_down(dataset)
     try:
         with progress.shown():
             while True:
                 # A crash costs one harvest. They grow with the catalog, so that publishing stays cheap.
                 size = max(HARVEST, len(seen) // 4)
-                harvest = _harvest(islice(results, size), fresh, seen, progress)
+                harvest = _harvest(_allowed(islice(results, size), refused), fresh, seen, progress)
                 catalog = _publish(dataset, catalog, fresh, harvest)
                 known += harvest.known
                 failed.update(failure.reason for failure in harvest.failures)
+                missing.extend(f for f in harvest.failures if f.reason == "missing")
                 if harvest.interrupted or harvest.looked_at < size:
                     break
     finally:
+        results.close()  # before the files that its workers read are removed
+        crew.known.unlink(missing_ok=True)
         fresh.unlink(missing_ok=True)
     if harvest.interrupted:
         todo = "run the same command again to take in the rest"
         raise Interrupted(f"interrupted; {len(catalog):,} images are in", where=dataset, todo=todo)
     added = len(seen) - before
-    return AddReport(str(dataset), added, known, ignored, dict(sorted(failed.items())), len(catalog))
+    failures = dict(sorted(failed.items()))
+    return AddReport(str(dataset), added, known, ignored, failures, len(catalog), absent(missing))
 
 
-def _harvest(
-    results: Iterable[Image | Known | Failure], fresh: Path, seen: set[str], progress: Progress
-) -> _Harvest:
+def _digests(path: Path, ids: Iterable[str]) -> Path:
+    """Write the raw digests in order, where workers look them up."""
+    with open(path, "wb") as file:
+        file.writelines(map(bytes.fromhex, sorted(ids)))
+    return path
+
+
+def _allowed(results: Iterable[Result], refused: Mapping[str, str]) -> Iterator[Result]:
+    """`results`, with images that were taken down (digest -> date) as failures."""
+    for result in results:
+        if isinstance(result, Failure) or result.id not in refused:
+            yield result
+        else:
+            what = f"taken down on {refused[result.id]}: it may not come back"
+            yield Failure(place_of(result), "taken_down", what)
+
+
+def _harvest(results: Iterable[Result], fresh: Path, seen: set[str], progress: Progress) -> _Harvest:
     """Sort `results`, writing new images to the table `fresh` and their ids into `seen`."""
     found, rows = _Harvest(), list[Image]()
     with pq.ParquetWriter(fresh, SCHEMA) as writer:
@@ -212,10 +242,11 @@ def _harvest(
                     found.failures.append(result)
                     progress.failed += 1
                 else:
-                    found.taken.add(result.path)
+                    found.taken.add(place_of(result))
                     if isinstance(result, Known) or result.id in seen:
                         found.known += 1
-                        found.moved.setdefault(result.id, result.path)
+                        here = Known(result.id, result.path, result.member, result.offset)
+                        found.moved.setdefault(result.id, here)
                     else:
                         found.new += 1
                         seen.add(result.id)
@@ -232,30 +263,6 @@ def _harvest(
     return found
 
 
-def _examined(
-    wanted: Iterable[Candidate], known: frozenset[bytes], max_pixels: int
-) -> Iterator[Image | Known | Failure]:
-    """Results in the order of `wanted`, from all cores if there are many."""
-    wanted = iter(wanted)
-    first = list(islice(wanted, MANY))
-    cores = os.cpu_count() or 1
-    if len(first) < MANY or cores == 1:
-        yield from (examine(c, known, max_pixels) for c in chain(first, wanted))
-        return
-    # Threads, not processes: reading, hashing and decoding all let go of the interpreter.
-    with ThreadPoolExecutor(cores) as pool:
-        waiting: deque[Future[Image | Known | Failure]] = deque()
-        try:
-            for candidate in chain(first, wanted):
-                waiting.append(pool.submit(examine, candidate, known, max_pixels))
-                if len(waiting) > 4 * cores:  # bounded, so that millions of files never queue up
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def _table(rows: Sequence[Image]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
@@ -265,43 +272,58 @@ def _publish(dataset: Path, old: Catalog | None, fresh: Path, harvest: _Harvest)
     _record_failures(dataset, harvest)
     if old and not harvest.new and all(image == _at_home(image, harvest.moved) for image in old):
         return old
-    total, images = hashlib.sha256(), 0
+    with pq.ParquetFile(fresh) as table:
+        added = (Image(**row) for batch in table.iter_batches(ROWS) for row in batch.to_pylist())
+        kept = (_at_home(image, harvest.moved) for image in old or ())
+        return publish(written(dataset, chain(kept, added)))
+
+
+def written(dataset: Path, images: Iterable[Image]) -> Catalog:
+    """`images` as a catalog's table that the dataset's index does not name yet. Streams."""
+    total, count = hashlib.sha256(), 0
     unnamed = dataset / "catalog.partial"
 
-    def digested(rows: Sequence[Image]) -> pa.Table:
-        nonlocal images
-        images += len(rows)
-        for row in rows:
-            what = [row.id, row.source, row.alt_text, row.licence]
-            total.update(json.dumps(what, ensure_ascii=False).encode())
-        return _table(rows)
-
+    images = iter(images)
     with pq.ParquetWriter(unnamed, SCHEMA, compression="zstd") as writer:
-        kept = iter(old or ())
-        while rows := [_at_home(image, harvest.moved) for image in islice(kept, ROWS)]:
-            writer.write_table(digested(rows))
-        with pq.ParquetFile(fresh) as table:
-            for batch in table.iter_batches(ROWS):
-                writer.write_table(digested([Image(**row) for row in batch.to_pylist()]))
+        while rows := list(islice(images, ROWS)):
+            count += len(rows)
+            for row in rows:
+                what = [row.id, row.source, row.alt_text, row.licence]
+                total.update(json.dumps(what, ensure_ascii=False).encode())
+            writer.write_table(_table(rows))
     digest = total.hexdigest()
     name = f"catalog-{digest[:12]}.parquet"
     with open(unnamed, "rb") as f:
         os.fsync(f.fileno())
     os.replace(unnamed, dataset / name)
-    index = {"kind": "dataset", "version": 1, "catalog": name, "digest": digest, "images": images}
-    write_atomically(dataset / INDEX, json.dumps(index, indent=1))
-    for stale in dataset.glob("catalog-*.parquet"):
+    return Catalog(dataset, dataset / name, digest, count)
+
+
+def publish(catalog: Catalog) -> Catalog:
+    """Make a written table the dataset's catalog, and remove the table before it."""
+    name = catalog.table.name
+    index = {
+        "kind": "dataset",
+        "version": 1,
+        "catalog": name,
+        "digest": catalog.digest,
+        "images": catalog.images,
+    }
+    write_atomically(catalog.dataset / INDEX, json.dumps(index, indent=1))
+    for stale in catalog.dataset.glob("catalog-*.parquet"):
         if stale.name != name:
             stale.unlink()
-    return Catalog(dataset, dataset / name, digest, images)
+    return catalog
 
 
-def _at_home(image: Image, moved: dict[str, str]) -> Image:
-    """`image`, at its new place if the old one is gone."""
-    elsewhere = moved.get(image.id)
-    if elsewhere is None or elsewhere == image.path or Path(image.path).exists():
+def _at_home(image: Image, moved: dict[str, Known]) -> Image:
+    """`image`, at its new place if it isn't at the old one any more."""
+    new = moved.get(image.id)
+    if new is None or (new.path, new.member, new.offset) == (image.path, image.member, image.offset):
         return image
-    return replace(image, path=elsewhere)
+    if presence(image) == "there":
+        return image
+    return replace(image, path=new.path, member=new.member, offset=new.offset)
 
 
 def _record_failures(dataset: Path, harvest: _Harvest) -> None:
@@ -327,25 +349,26 @@ def failures_of(dataset: Path) -> list[Failure]:
 
 
 def check(dataset: Path) -> CheckReport:
-    """Count the images per source and name those whose file is missing or has another size."""
+    """Count the images per source, and name those that are missing or have another size at their place."""
     catalog = Catalog.open(dataset)
-    sources: Counter[str] = Counter()
-    missing, changed = [], []
+    sources, unlicensed = Counter[str](), Counter[str]()
+    found: dict[str, list[str]] = {"missing": [], "changed": []}
     for image in catalog:
         sources[image.source] += 1
-        try:
-            if os.stat(image.path).st_size != image.bytes:
-                changed.append(image.path)
-        except OSError:
-            missing.append(image.path)
-    failed = Counter(f.reason for f in failures_of(dataset))
+        unlicensed[image.source] += not image.licence
+        state = presence(image)
+        if state != "there":
+            found[state].append(place_of(image))
+    failures = failures_of(dataset)
+    failed = Counter(f.reason for f in failures)
     return CheckReport(
         str(dataset),
         len(catalog),
         dict(sorted(sources.items())),
         dict(sorted(failed.items())),
-        missing,
-        changed,
+        **found,
+        unlicensed={name: count for name, count in sorted(unlicensed.items()) if count},
+        absent=absent(failures),
     )
 
 
@@ -356,8 +379,8 @@ def added_lines(report: AddReport) -> list[str]:
     ]
     lines += [_counted("could not be taken", report.failed, report.dataset)] if report.failed else []
     if report.ignored:
-        lines.append(f"ignored {report.ignored:,} files that are not named like images")
-    return lines
+        lines.append(f"ignored {report.ignored:,} files or rows that are no images")
+    return lines + _absent_lines(report.absent)
 
 
 def checked_lines(report: CheckReport) -> list[str]:
@@ -367,8 +390,27 @@ def checked_lines(report: CheckReport) -> list[str]:
     lines += [_counted("could not be taken", report.failed, report.dataset)] if report.failed else []
     for what, paths in (("missing", report.missing), ("changed", report.changed)):
         if paths:
-            lines.append(f"{what}: {len(paths):,} images, for example {paths[0]}")
-    return lines
+            lines.append(f"{what}: {len(paths):,} images")
+            lines += [f"  {path}" for path in paths[:EXAMPLES]]
+            if len(paths) > EXAMPLES:
+                lines.append(f"  and {len(paths) - EXAMPLES:,} more (all with --json)")
+    if report.missing or report.changed:
+        lines.append("  put the files back, or add the folder that has them now: they are found by content")
+    if report.unlicensed:
+        counts = ", ".join(f"{count:,} of {name}" for name, count in report.unlicensed.items())
+        lines.append(f"licence unknown: {counts}")
+    return lines + _absent_lines(report.absent)
+
+
+def _absent_lines(sets: Sequence[Absent]) -> list[str]:
+    if not sets:
+        return []
+    lines = ["listed, but not there (each is named in " + FAILURES + "):"]
+    for one in sets:
+        lines.append(f"  {one.folder + '/':<16} {one.images:>9,}, such as {one.example}")
+        if one.hint:
+            lines.append(f"      {one.hint}")
+    return [*lines, "  put them there and run the same command again: only they are taken in then"]
 
 
 def _counted(what: str, counts: dict[str, int], dataset: str) -> str:

@@ -7,6 +7,7 @@ start a decoder that runs other programs (EPS, PDF).
 
 import functools
 import io
+import os
 import stat
 import struct
 import warnings
@@ -47,8 +48,9 @@ _DECODER_ERRORS = (
 class ImageError(SharecapError):
     """A file that can't be taken as an image. `reason` is one word from a fixed list, for counting:
 
-    missing, unreadable, not_a_file, empty, too_large, not_an_image, truncated, damaged; the catalog adds
-    outside (a link that leaves its folder) and changed (not the bytes that were catalogued).
+    missing, unreadable, not_a_file, empty, too_large, not_an_image, truncated, damaged; sources add outside
+    (a path or link that leaves its folder) and malformed (a row that isn't understood), the catalog's workers
+    timeout and crashed (the decoder hung or died), captioning changed (not the bytes that were catalogued).
     """
 
     def __init__(self, reason: str, what: str, where: object, todo: str | None = None) -> None:
@@ -74,6 +76,27 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
+def read_span(path: Path, offset: int, size: int, max_bytes: int = MAX_BYTES) -> bytes:
+    """`size` bytes from `offset` on, which is where a tar holds an image; `ImageError` like `read_bytes`."""
+    if size > max_bytes:
+        raise ImageError("too_large", f"{size:,} bytes, bound {max_bytes:,}", path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise ImageError("missing", "no such file", path) from None
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot read ({_reason(error)})", path) from None
+    if len(data) < size:
+        raise ImageError("truncated", f"{path.name} ends before the image does", path)
+    if not data:
+        raise ImageError("empty", "image of zero bytes", path)
+    return data
+
+
 def open_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture at `path`: mode RGB, upright by its EXIF orientation, transparency on white.
 
@@ -87,7 +110,7 @@ def decode_rgb(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Imag
     image = open_header(data, where, max_pixels)
     try:
         image.load()
-        return _as_rgb(ImageOps.exif_transpose(image))
+        return as_rgb(ImageOps.exif_transpose(image))
     except MemoryError:
         raise ImageError("too_large", "not enough memory to decode", where) from None
     except _DECODER_ERRORS as error:
@@ -118,7 +141,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF and WEBP may not be compiled in
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """`image` in RGB: 16 bits scaled, not clipped; transparency on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow clips these at 255 instead of scaling; 16-bit pictures would come out white.
         levels = np.asarray(image).astype(np.float64)

@@ -1,88 +1,91 @@
-"""Images that lie in folders: which files of a source are images, and what each of them is.
+"""Images that lie in folders: which files of a folder are images, and which hold images.
 
-It must never follow a link out of the folder that it was given, and never hold more than one file in memory.
+It must never follow a link out of the folder that it was given.
 """
 
-import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ImageOps
-
 from sharecap.errors import UsageError
-from sharecap.images.decode import MAX_PIXELS, ImageError, broken, open_header, read_bytes
-from sharecap.records import Image
+from sharecap.images.candidate import Candidate, utf8_problem
 
 _NAMES = "jpg jpeg jpe jfif mpo png webp gif bmp tif tiff ppm pgm avif jp2"
 SUFFIXES = frozenset("." + name for name in _NAMES.split(" "))
 """A file in a folder is taken for an image by its name; files named by themselves always are."""
 
-MAX_ALT_TEXT = 100_000
-"""Characters kept of a sidecar text."""
+TARS, TABLES = frozenset({".tar"}), frozenset({".parquet", ".arrow"})
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that should be an image. `problem` is set where the file may not even be opened."""
+class Container:
+    """A file of many images: a tar shard or a table."""
 
-    path: str
-    source: str
-    problem: tuple[str, str] | None = None  # reason, words
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file that could not be taken, and why."""
-
-    path: str
-    reason: str  # one word, see `ImageError`
-    what: str
+    path: Path
+    source: str  # by its path
+    root: Path  # the folder that was given
 
 
-def candidates(root: Path, source: str | None = None) -> Iterator[Candidate | None]:
-    """Every image file at or below `root`, in a fixed order; None stands for a file that is ignored.
+def walk(root: Path, source: str | None = None) -> Iterator[Candidate | Container | None]:
+    """Every image file and container below the folder `root`, in a fixed order; None: a file is ignored.
 
-    `source` overrides the default: the name of the first folder below `root`, else `root`'s own name.
+    `source` overrides the default: the name of the first folder below `root`, else `root`'s own name. Tables
+    take `root`'s own, since their folders are called "data" or "train".
     """
-    if not root.exists():
-        raise UsageError("no such file or folder", where=root, todo="give a folder of images")
     given, root = root, root.resolve()
-    if not root.is_dir():
-        yield _named(root, source or root.parent.name or "images", None)
-        return
     if not os.access(root, os.R_OK | os.X_OK):
         raise UsageError("cannot read the folder", where=given, todo="check its permissions")
     yield from _walk(root, root, source)
 
 
-def _walk(folder: Path, root: Path, source: str | None) -> Iterator[Candidate | None]:
+def files(root: Path) -> Iterator[Candidate]:
+    """The image files at or below `root`, and nothing else."""
+    if root.is_dir():
+        yield from (found for found in walk(root) if isinstance(found, Candidate))
+    else:
+        yield named(root.resolve(), root.parent.name)
+
+
+def _walk(folder: Path, root: Path, source: str | None) -> Iterator[Candidate | Container | None]:
     below = folder.relative_to(root).parts
     name = source or (below[0] if below else root.name) or "images"
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        yield _named(folder, name, ("unreadable", f"cannot list the folder ({error.strerror})"))
+        yield named(folder, name, ("unreadable", f"cannot list the folder ({error.strerror})"))
         return
+    saved = _saved_tables(folder)
     for entry in entries:
-        path = folder / entry.name
+        path, suffix = folder / entry.name, os.path.splitext(entry.name)[1].lower()
         if entry.is_symlink():
             problem = _link_problem(path, root)
-            if _is_image(entry.name) or (problem and path.is_dir()):
-                yield _named(path, name, problem)
-            elif not path.is_dir():  # a linked folder inside the root is walked where it really is
+            if suffix in SUFFIXES or (problem and (suffix in TARS | TABLES or path.is_dir())):
+                yield named(path, name, problem)
+            elif not path.is_dir():  # what is linked inside the root is taken where it really is
                 yield None
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(path, root, source)
-        elif _is_image(entry.name):
-            yield _named(path, name, None)
-        elif not entry.name.endswith(".txt"):  # may be an alt-text
+        elif suffix in SUFFIXES:
+            yield named(path, name, None)
+        elif suffix in TARS:
+            yield Container(path, name, root)
+        elif suffix in TABLES and (saved is None or entry.name in saved):
+            yield Container(path, source or root.name or "images", root)
+        elif suffix != ".txt":  # may be an alt-text
             yield None
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def _saved_tables(folder: Path) -> frozenset[str] | None:
+    """Which tables belong to the data set that `datasets` saved here; None: it is no such folder."""
+    if not (folder / "dataset_info.json").is_file():
+        return None
+    try:
+        files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
+        return frozenset(str(file["filename"]) for file in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _link_problem(path: Path, root: Path) -> tuple[str, str] | None:
@@ -93,74 +96,33 @@ def _link_problem(path: Path, root: Path) -> tuple[str, str] | None:
     return None if target.is_relative_to(root) else ("outside", f"link that leaves the folder, to {target}")
 
 
-def _named(path: Path, source: str, problem: tuple[str, str] | None) -> Candidate:
+def named(path: Path, source: str, problem: tuple[str, str] | None = None) -> Candidate:
+    """The candidate for a file of its own."""
     text = str(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8: no table can hold the name
-        return Candidate(ascii(text), source, ("unreadable", "file name is not UTF-8; rename it"))
+    if bad := utf8_problem(text):
+        return Candidate(ascii(text), source, bad)
     return Candidate(text, source, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A file with the same bytes as an image that the catalog has."""
+def beneath(root: Path, name: str) -> tuple[str, tuple[str, str] | None]:
+    """(path, problem) of the file that a list or table calls `name`; it must lie below the folder `root`.
 
-    id: str
-    path: str
-
-
-def examine(
-    candidate: Candidate, known: frozenset[bytes] = frozenset(), max_pixels: int = MAX_PIXELS
-) -> Image | Known | Failure:
-    """Read the file once: its digest and, unless that is `known` (raw sha256), the whole picture."""
-    if candidate.problem:
-        return Failure(candidate.path, *candidate.problem)
-    path = Path(candidate.path)
+    `root` is resolved. Neither an absolute path elsewhere, nor "..", nor a link may lead out of it.
+    """
+    path = os.path.normpath(os.path.join(root, name))
+    if problem := utf8_problem(path):
+        return ascii(path), problem
+    if "\0" in name or ".." in name.replace("\\", "/").split("/") or not _inside(path, root):
+        return path.replace("\0", "\\0"), ("outside", f"the path leaves the folder of images {root}")
     try:
-        data = read_bytes(path)
-        digest = hashlib.sha256(data)
-        if digest.digest() in known:
-            return Known(digest.hexdigest(), candidate.path)
-        width, height, form, phash = look(data, path, max_pixels)
-    except ImageError as error:
-        return Failure(candidate.path, error.reason, error.what)
-    return Image(
-        id=digest.hexdigest(),
-        source=candidate.source,
-        path=candidate.path,
-        width=width,
-        height=height,
-        format=form,
-        bytes=len(data),
-        phash=phash,
-        alt_text=alt_text(path),
-    )
+        target = os.path.realpath(path, strict=True)
+    except (OSError, ValueError) as error:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return path, ("missing" if gone else "unreadable", "no such file" if gone else f"{error}"[:200])
+    if not _inside(target, root):
+        return path, ("outside", f"link that leaves the folder of images, to {target}")
+    return path, None
 
 
-def look(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> tuple[int, int, str, str]:
-    """Upright width and height, format, perceptual hash. Decodes every byte, JPEGs at reduced scale."""
-    import imagehash  # pulls in scipy: not at start-up
-
-    image = open_header(data, where, max_pixels)
-    width, height, form = image.width, image.height, image.format or ""
-    try:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        image.draft("L", (128, 128))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        phash = str(imagehash.phash(upright.convert("RGBA") if upright.mode == "P" else upright))
-    except MemoryError:
-        raise ImageError("too_large", "not enough memory to decode", where) from None
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes, the file is counted
-        raise broken(error, where) from None
-    return (height, width, form, phash) if turned else (width, height, form, phash)
-
-
-def alt_text(path: Path) -> str:
-    """The text of the sidecar `x.txt` beside `x.png`; "" where there is none that can be read."""
-    try:
-        with open(path.with_suffix(".txt"), encoding="utf-8", errors="replace") as f:
-            return f.read(MAX_ALT_TEXT).replace("\0", "").strip()
-    except (OSError, ValueError):
-        return ""
+def _inside(path: str, root: Path) -> bool:
+    return path.startswith(os.path.join(root, ""))

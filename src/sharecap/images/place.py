@@ -5,6 +5,7 @@ Nothing is ever unpacked or copied: a member is read at its offset, a row with a
 
 import os
 import re
+import tarfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap.images import decode
-from sharecap.images.decode import MAX_BYTES, ImageError
+from sharecap.images.candidate import Known
+from sharecap.images.decode import ImageError
 from sharecap.records import Image
 
 WINDOW_ROWS, WINDOW_BYTES = 64, 16 * 2**20
@@ -28,7 +30,7 @@ WINDOWS = 8
 _ROW = re.compile(r"(.+)\[(\d+)\]", re.DOTALL)
 
 
-def place_of(image: Image) -> str:
+def place_of(image: "Image | Known") -> str:
     """For people: the file, and the member or row inside it."""
     return f"{image.path}::{image.member}" if image.member else image.path
 
@@ -46,7 +48,7 @@ def read_bytes(image: Image) -> bytes:
     if not image.member:
         return decode.read_bytes(Path(image.path))
     if image.offset:
-        return _member_bytes(image)
+        return decode.read_span(Path(image.path), image.offset, image.bytes)
     return _row_bytes(image)
 
 
@@ -57,11 +59,21 @@ def presence(image: Image) -> Literal["there", "missing", "changed"]:
         if not image.member:
             return "there" if size == image.bytes else "changed"
         if image.offset:
-            return "there" if size >= image.offset + image.bytes else "changed"
+            return "there" if size >= image.offset + image.bytes and _heads(image) else "changed"
         column, row = row_of(image.member)
         return "there" if _COLUMNS.holds(image.path, column, row) else "changed"
     except (OSError, ImageError):
         return "missing"
+
+
+def _heads(image: Image) -> bool:
+    """The tar has a member of the image's size at its place."""
+    try:
+        block = decode.read_span(Path(image.path), image.offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (ImageError, tarfile.TarError):
+        return False
+    return info.isreg() and info.size == image.bytes
 
 
 def row_of(member: str) -> tuple[str, int]:
@@ -70,24 +82,6 @@ def row_of(member: str) -> tuple[str, int]:
     if not found:
         raise ImageError("unreadable", "neither a tar member nor a table's row", member)
     return found[1], int(found[2])
-
-
-def _member_bytes(image: Image) -> bytes:
-    if image.bytes > MAX_BYTES:
-        raise ImageError("too_large", f"{image.bytes:,} bytes, bound {MAX_BYTES:,}", place_of(image))
-    try:
-        tar = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.pread(tar, image.bytes, image.offset)
-        finally:
-            os.close(tar)
-    except FileNotFoundError:
-        raise ImageError("missing", "no such tar", image.path) from None
-    except OSError as error:
-        raise ImageError("unreadable", f"cannot read ({error.strerror})", image.path) from None
-    if len(data) < image.bytes:
-        raise ImageError("truncated", "the tar ends before the image does", place_of(image))
-    return data
 
 
 def _row_bytes(image: Image) -> bytes:
@@ -100,7 +94,7 @@ def _row_bytes(image: Image) -> bytes:
 
 @dataclass
 class _Column:
-    """An image column that is being read forwards."""
+    """The image column of a Parquet file that is being read forwards."""
 
     file: pq.ParquetFile
     leaf: str  # dotted path of the column that holds the bytes
@@ -116,23 +110,26 @@ class _Columns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, str], _Column] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str], _Column | pa.ChunkedArray] = OrderedDict()
         self._windows: OrderedDict[tuple[str, str, int], pa.Array] = OrderedDict()
 
     def holds(self, path: str, column: str, row: int) -> bool:
         """The file has such a row."""
         with self._lock:
-            return row < self._column(path, column).starts[-1]
+            found = self._column(path, column)
+            return row < (found.starts[-1] if isinstance(found, _Column) else len(found))
 
     def read(self, path: str, column: str, row: int) -> bytes:
         """The bytes of one row; the next rows are at hand then."""
         with self._lock:
             try:
                 return self._read(path, column, row)
+            except StopIteration:
+                what = "damaged table (fewer rows than it says)"
             except OSError as error:
                 what = f"cannot read ({error.strerror or error})"
             except (pa.ArrowException, ValueError, KeyError) as error:
-                what = f"damaged Parquet file ({str(error)[:200]})"
+                what = f"damaged table ({str(error)[:200]})"
             raise ImageError("unreadable", what, path)
 
     def _read(self, path: str, column: str, row: int) -> bytes:
@@ -140,15 +137,18 @@ class _Columns:
             if (of, name) == (path, column) and start <= row < start + len(window):
                 return window[row - start].as_py() or b""
         at = self._column(path, column)
-        if row >= at.starts[-1]:
+        rows = at.starts[-1] if isinstance(at, _Column) else len(at)
+        if row >= rows:
             raise ImageError("missing", "the table has no such row", f"{path}::{column}[{row}]")
+        if not isinstance(at, _Column):
+            return at[row].as_py() or b""
         if not at.next_row <= row < at.end_row:
             group = max(i for i, start in enumerate(at.starts[:-1]) if start <= row)
-            at.next_row, at.end_row = at.starts[group], at.starts[-1]
+            at.next_row, at.end_row = at.starts[group], rows
             groups = list(range(group, len(at.starts) - 1))
             at.batches = at.file.iter_batches(at.rows, row_groups=groups, columns=[at.leaf])
         while True:
-            window = _flat(next(at.batches))
+            window = _bytes_in(next(at.batches).column(0))
             start, at.next_row = at.next_row, at.next_row + len(window)
             self._windows[path, column, start] = window
             while len(self._windows) > WINDOWS:
@@ -156,39 +156,64 @@ class _Columns:
             if row < at.next_row:
                 return window[row - start].as_py() or b""
 
-    def _column(self, path: str, column: str) -> _Column:
+    def _column(self, path: str, column: str) -> "_Column | pa.ChunkedArray":
         found = self._open.get((path, column))
         if found is None:
             try:
-                file = pq.ParquetFile(path)
+                found = _arrow_column(path, column) if path.endswith(".arrow") else _column(path, column)
             except FileNotFoundError:
                 raise ImageError("missing", "no such table", path) from None
-            except (OSError, pa.ArrowException) as error:
-                what = f"not a readable Parquet file ({str(error)[:200]})"
-                raise ImageError("unreadable", what, path) from None
-            starts, size = [0], 0
-            for group in map(file.metadata.row_group, range(file.num_row_groups)):
-                starts.append(starts[-1] + group.num_rows)
-                size += group.total_byte_size
-            rows = max(1, min(WINDOW_ROWS, WINDOW_BYTES * starts[-1] // max(1, size)))
-            leaf = leaf_of(file.schema_arrow, column)
-            found = self._open[path, column] = _Column(file, leaf, starts, rows)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise ImageError("unreadable", f"not a readable table ({str(error)[:200]})", path) from None
+            self._open[path, column] = found
             while len(self._open) > 2 * WINDOWS:
-                self._open.popitem(last=False)[1].file.close()
+                _, closed = self._open.popitem(last=False)
+                if isinstance(closed, _Column):
+                    closed.file.close()
         return found
 
 
 _COLUMNS = _Columns()
 
 
-def leaf_of(schema: pa.Schema, column: str) -> str:
-    """The column that holds the bytes: the column itself, or the field `bytes` of a struct."""
-    index = schema.get_field_index(column)
-    if index < 0:
+def _column(path: str, column: str) -> _Column:
+    file = pq.ParquetFile(path)
+    starts = [0]
+    for group in range(file.num_row_groups):
+        starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
+    leaf = f"{column}.bytes" if pa.types.is_struct(_field(file.schema_arrow, column).type) else column
+    return _Column(file, leaf, starts, rows_at_once(file))
+
+
+def _arrow_column(path: str, column: str) -> pa.ChunkedArray:
+    table = arrow_table(path)
+    _field(table.schema, column)
+    chunks = [_bytes_in(chunk) for chunk in table.column(column).chunks]
+    for chunk in chunks:
+        chunk.validate(full=True)  # Arrow files are taken at their word otherwise
+    return pa.chunked_array(chunks, type=None if chunks else pa.binary())
+
+
+def _field(schema: pa.Schema, column: str) -> pa.Field:
+    if column not in schema.names:
         raise ImageError("missing", "the table has no such column", column)
-    return f"{column}.bytes" if pa.types.is_struct(schema.field(index).type) else column
+    return schema.field(column)
 
 
-def _flat(batch: pa.RecordBatch) -> pa.Array:
-    values = batch.column(0)
+def _bytes_in(values: pa.Array) -> pa.Array:
     return values.field("bytes") if pa.types.is_struct(values.type) else values
+
+
+def arrow_table(path: str) -> pa.Table:
+    """The table of an Arrow file, mapped and not read."""
+    mapped = pa.memory_map(path)
+    try:
+        return pa.ipc.open_stream(mapped).read_all()
+    except pa.ArrowInvalid:
+        return pa.ipc.open_file(mapped).read_all()
+
+
+def rows_at_once(file: pq.ParquetFile) -> int:
+    """How many rows of images may be in memory."""
+    size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+    return max(1, min(WINDOW_ROWS, int(WINDOW_BYTES * file.metadata.num_rows / max(1, size))))
