@@ -105,7 +105,7 @@ def test_bytes_that_are_not_the_catalogued_ones_are_never_sent(tmp_path: Path) -
     path = tmp_path / "x.png"
     path.write_bytes(encoded("PNG"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert data_url(loose_file(path, digest)).startswith("data:image/png;base64,")
+    assert data_url(loose_file(path, digest)).startswith(b"data:image/png;base64,")
     path.write_bytes(encoded("PNG", picture(seed=1)))
     with pytest.raises(ImageError) as caught:
         data_url(loose_file(path, digest))

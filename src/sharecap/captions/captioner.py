@@ -7,6 +7,7 @@ instead is an exception whose class says what to do about it.
 from dataclasses import dataclass
 from typing import Protocol
 
+from sharecap.captions.pace import NO_LIMITS, Limits
 from sharecap.errors import SharecapError
 from sharecap.records import Image, Usage
 
@@ -41,6 +42,7 @@ class Answer:
     finish_reason: str  # "stop", "length", "content_filter", ...
     usage: Usage | None = None
     refusal: str = ""  # the provider's own refusal field, if it has one
+    limits: Limits = NO_LIMITS  # what the response said of the server's limits
 
 
 class Captioner(Protocol):
@@ -98,14 +100,26 @@ class BusyError(TeacherError):
 
     kind = "rate_limited"
 
-    def __init__(self, what: str, *, where: object = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        retry_after_s: float | None = None,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         super().__init__(what, where=where)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.limits = retry_after_s, limits
 
 
 class UnavailableError(TeacherError):
-    """The server failed or went away. `maybe_billed`: it may have worked on the request and charge for it."""
+    """The server failed or went away. `maybe_billed`: it may have worked on the request and charge for it.
 
-    def __init__(self, kind: str, what: str, *, where: object = None, maybe_billed: bool) -> None:
+    `overloaded`: it looks as if the server had too much to do.
+    """
+
+    def __init__(
+        self, kind: str, what: str, *, where: object = None, maybe_billed: bool, overloaded: bool = False
+    ) -> None:
         super().__init__(what, where=where)
-        self.kind, self.maybe_billed = kind, maybe_billed
+        self.kind, self.maybe_billed, self.overloaded = kind, maybe_billed, overloaded

@@ -7,6 +7,7 @@ A failure's class decides what happens: wait, ask again, give up on the image, o
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from sharecap.captions.captioner import (
     UnavailableError,
 )
 from sharecap.captions.ledger import Ledger
+from sharecap.captions.pace import Pace, Ticket
 from sharecap.captions.plan import Job
 from sharecap.captions.price import Budget
 from sharecap.captions.verdict import RESAMPLED, verdict
@@ -59,6 +61,9 @@ class Gate:
 
 DEFAULT_PATIENCE, DEFAULT_GATE = Patience(), Gate()
 
+LOOK_EVERY = 8
+"""Requests between looks at the disk's free space."""
+
 
 @dataclass
 class Courier:
@@ -74,6 +79,8 @@ class Courier:
     rng: random.Random
     disk: Path
     margin_bytes: int  # free space below which nothing more is sent, so that answers on the way find room
+    # Where requests go out by another way, the pace isn't asked.
+    pace: Pace = field(default_factory=lambda: Pace(1, time.monotonic))
     requests: int = 0  # attempts sent
     failures: Counter[str] = field(default_factory=Counter)
     stopping: SharecapError | None = None
@@ -81,7 +88,6 @@ class Courier:
     _recent: deque[bool] = field(default_factory=deque)
     _given_up: int = 0  # requests given up since the last answer
     _answered: bool = False
-    _resume_at: float = 0.0  # loop time before which a busy server wants no request
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -105,12 +111,12 @@ class Courier:
     async def carry(self, job: Job) -> None:
         """See one job through."""
         tries = busy = redraws = 0
-        while await self._may_send(worst := self.budget.worst(job.bound)):
+        while ticket := await self._may_send(worst := self.budget.worst(job.bound), job.prompt.text):
             await self.ledger.sent(job.key, job.image.id, self.captioner.name, job.prompt.id, worst)
             self.requests += 1
             request = Request(job.image, job.prompt.text, self._draw(redraws))
             try:
-                answer = await self.captioner.answer(request)
+                answer = await self._ask(request, ticket)
             except ImageError as error:
                 await self._book_unpaid(job, worst, f"image_{error.reason}", error)
                 self._finish(f"image_{error.reason}")
@@ -129,11 +135,13 @@ class Courier:
                 if busy >= self.patience.busy_tries:
                     self._give_up(error)
                     return
-                self._hold_all(error, busy)
+                await self._hold(error, ticket, busy)
                 continue
             except UnavailableError as error:
                 tries += 1
                 await self._book_unavailable(job, worst, error)
+                if error.overloaded:
+                    self.pace.overloaded(ticket, 0.0)
                 # An address that never answered is more likely wrong than tired.
                 enough = self.patience.tries if self._answered else min(3, self.patience.tries)
                 if tries >= (enough if error.kind == "unreachable" else self.patience.tries):
@@ -148,27 +156,43 @@ class Courier:
             self._judge(kind, job, answer.text)
             return
 
-    async def _may_send(self, worst: float | None) -> bool:
-        """Wait for the server's leave and for money; False when the run stops."""
+    async def _may_send(self, worst: float | None, prompt: str) -> Ticket | None:
+        """Wait for the server's leave, a place and money; None when the run stops."""
         while not self.stopping:
-            wait = self._resume_at - asyncio.get_running_loop().time()
+            wait = self.pace.wait_s(prompt)
+            if wait is None:
+                await self._change()
+                continue
             if wait > 0:
                 await self._pause(wait)
                 continue
-            if free_bytes(self.disk) < self.margin_bytes:
+            if self.requests % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
                 todo = "free some space and run the same command again: it goes on from there"
                 self.stop(SharecapError("no space left on the disk", where=self.disk, todo=todo))
                 continue
             if self.budget.reserve(worst):
-                return True
+                return self.pace.leave(prompt)
             if self.budget.out == 0:
                 spent, limit = self.budget.spent_usd, self.budget.limit_usd
                 what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
                 self.stop(Stopped(what, todo="run again with a higher --budget to go on"))
                 continue
-            self._changed.clear()
-            await self._changed.wait()  # money on the way comes back when a request settles
-        return False
+            await self._change()  # money on the way comes back when a request settles
+        return None
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _ask(self, request: Request, ticket: Ticket) -> Answer:
+        """Send it; the pace learns from what comes back."""
+        try:
+            answer = await self.captioner.answer(request)
+        finally:
+            self.pace.back()
+            self._changed.set()
+        self.pace.answered(ticket, request.prompt, answer.usage, answer.limits)
+        return answer
 
     def _draw(self, redraws: int) -> Sampling:
         """The sampling of the n-th further draw: another seed, not greedy, or the same words come again."""
@@ -256,13 +280,14 @@ class Courier:
                 SharecapError(f"the teacher doesn't answer: {error.what}", where=error.where, todo=todo)
             )
 
-    def _hold_all(self, error: BusyError, busy: int) -> None:
-        """Too many requests are everybody's: no worker sends before the server's time has come."""
-        wait = self._backoff(busy)
-        if error.retry_after_s is not None:
+    async def _hold(self, error: BusyError, ticket: Ticket, busy: int) -> None:
+        """Too many requests: no worker sends before the time that the server named; else this one waits."""
+        if error.retry_after_s is None:
+            self.pace.overloaded(ticket, 0.0, error.limits)
+            await self._pause(self._backoff(busy))
+        else:
             asked = min(error.retry_after_s, self.patience.retry_after_cap_s)
-            wait = asked + self.rng.uniform(0, self.patience.base_s)
-        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + wait)
+            self.pace.overloaded(ticket, asked + self.rng.uniform(0, self.patience.base_s), error.limits)
 
     def _backoff(self, failures: int) -> float:
         wait = min(self.patience.cap_s, self.patience.base_s * 2.0 ** (failures - 1))

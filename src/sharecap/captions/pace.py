@@ -198,13 +198,6 @@ def _limit(headers: Mapping[str, str], of: str, now: datetime) -> Limit | None:
     return None
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """When the server wants to be asked again: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    if (ms := _number(headers.get("retry-after-ms"))) is not None:
-        return ms / 1000
-    return seconds_until(headers.get("Retry-After"), now)
-
-
 def seconds_until(text: str | None, now: datetime) -> float | None:
     """`12`, `6m0s`, `17ms`, an ISO date or an HTTP date as seconds from now; None if it is none of these."""
     if text is None or len(text) > 64:

@@ -30,10 +30,13 @@ _SENT_AS = {
 }
 
 
-def data_url(image: Image) -> str:
-    """The image as a data URL; `ImageError` if it can't be read or its bytes are not those of its id."""
+def data_url(image: Image) -> bytes:
+    """The image as a data URL; `ImageError` if it can't be read or its bytes are not those of its id.
+
+    Bytes, of ASCII: at their size every copy and every look at each character counts.
+    """
     media_type, data = prepare(verified(image), place_of(image))
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return b"".join((b"data:", media_type.encode(), b";base64,", base64.b64encode(data)))
 
 
 def verified(image: Image) -> bytes:

@@ -20,6 +20,7 @@ from sharecap.captions.captioner import DEFAULT_SAMPLING, Captioner, Sampling
 from sharecap.captions.courier import DEFAULT_GATE, DEFAULT_PATIENCE, Courier, Gate, Patience
 from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
 from sharecap.captions.ledger import Entry, InFlight, Ledger
+from sharecap.captions.pace import Pace
 from sharecap.captions.plan import Forecast, Job, Plan, Survey, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
@@ -130,6 +131,7 @@ def run(
                     progress=progress,
                     rng=rng or random.Random(),
                     disk=dataset,
+                    pace=Pace(at_once, time.monotonic),
                     margin_bytes=at_once * 65_536 + 1_048_576,
                 ),
                 at_once,

@@ -5,9 +5,12 @@ The API key goes into one header and nowhere else; redirects are not followed, s
 """
 
 import asyncio
+import functools
+import io
+import json
 import re
-from email.utils import parsedate_to_datetime
-from time import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -25,12 +28,22 @@ from sharecap.captions.captioner import (
     UnavailableError,
 )
 from sharecap.captions.keys import messages
+from sharecap.captions.pace import NO_LIMITS, Limits, limits_of, seconds_until
 from sharecap.captions.prepare import RULE, data_url
 from sharecap.records import Usage
 
 OPENAI = "https://api.openai.com/v1"
 MAX_ANSWER_BYTES = 4_000_000
 """A longer response is no answer but a fault."""
+
+SHORT_BODY_BYTES = 1 << 20
+"""Longer request bodies are handed to the socket piece by piece, lest one request hold up the others."""
+
+_PICTURE = "\0picture\0"
+"""Stands for the picture's data URL in a rendered request; no prompt can come before it."""
+
+
+_JSON = {"Content-Type": "application/json"}
 
 
 class _Tolerant(BaseModel):
@@ -87,27 +100,34 @@ class Endpoint:
         self._key, self._limit_field = key, limit_field
         self._timeout_s, self.concurrency = timeout_s, concurrency
         self._session: aiohttp.ClientSession | None = None
+        self._around = functools.lru_cache(maxsize=64)(self._rendered_around)
 
     async def answer(self, request: Request) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
         # Reading and base64 take milliseconds per picture: not on the event loop.
         url = await asyncio.to_thread(data_url, request.image)
-        body = self.body(request.prompt, url, request.sampling)
+        payload = self.payload(request.prompt, url, request.sampling)
+        data = payload if len(payload) <= SHORT_BODY_BYTES else io.BytesIO(payload)
         try:
-            async with self._open().post(self.url, json=body, allow_redirects=False) as response:
+            async with self._open().post(
+                self.url, data=data, headers=_JSON, allow_redirects=False
+            ) as response:
                 text = await self._text(response)
+                limits = limits_of(response.headers, datetime.now(UTC))
                 if response.status != 200:
-                    raise self._refused(response.status, text, response.headers.get("Retry-After"))
+                    raise self._refused(response.status, text, _retry_after(response.headers), limits)
         except TimeoutError:
             what = f"no answer within {self._timeout_s:g} s"
-            raise UnavailableError("timeout", what, where=self.url, maybe_billed=True) from None
+            raise UnavailableError(
+                "timeout", what, where=self.url, maybe_billed=True, overloaded=True
+            ) from None
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             what = f"cannot connect ({self._clean(str(error))})"
             raise UnavailableError("unreachable", what, where=self.url, maybe_billed=False) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             what = f"connection lost ({self._clean(str(error)) or type(error).__name__})"
             raise UnavailableError("dropped", what, where=self.url, maybe_billed=True) from None
-        return self._parsed(text)
+        return self._parsed(text, limits)
 
     def body(self, prompt: str, image_url: str, sampling: Sampling) -> dict[str, Any]:
         """The JSON of a request."""
@@ -121,6 +141,16 @@ class Endpoint:
             if value is not None:
                 body[field] = value
         return body
+
+    def payload(self, prompt: str, image_url: bytes, sampling: Sampling) -> bytes:
+        """`body` as JSON, byte for byte; the base64 is not searched for characters to escape."""
+        head, tail = self._around(prompt, sampling)
+        return b"".join((head, image_url, tail))
+
+    def _rendered_around(self, prompt: str, sampling: Sampling) -> tuple[bytes, bytes]:
+        text = json.dumps(self.body(prompt, _PICTURE, sampling)).encode()
+        head, _, tail = text.partition(json.dumps(_PICTURE)[1:-1].encode())
+        return head, tail
 
     async def close(self) -> None:
         """Close the connections."""
@@ -150,7 +180,7 @@ class Endpoint:
                 raise UnavailableError("malformed", what, where=self.url, maybe_billed=True)
         return b"".join(pieces)
 
-    def _parsed(self, text: bytes) -> Answer:
+    def _parsed(self, text: bytes, limits: Limits = NO_LIMITS) -> Answer:
         try:
             completion = _Completion.model_validate_json(text)
         except ValidationError as error:
@@ -166,9 +196,12 @@ class Endpoint:
             finish_reason=choice.finish_reason or "stop",
             usage=Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None,
             refusal=choice.message.refusal or "",
+            limits=limits,
         )
 
-    def _refused(self, status: int, text: bytes, retry_after: str | None) -> TeacherError:
+    def _refused(
+        self, status: int, text: bytes, retry_after: str | None, limits: Limits = NO_LIMITS
+    ) -> TeacherError:
         """The error for an HTTP status that isn't 200."""
         said, code = _said(text)
         said = self._clean(said)[:300]
@@ -176,14 +209,16 @@ class Endpoint:
         if fatal := self._fatal(status, code):
             what, todo = fatal
             return FatalError(f"{what} {answered}", where=self.url, todo=todo)
-        if status == 429:
-            wait = _seconds(retry_after)
-            return BusyError(f"too many requests {answered}", where=self.url, retry_after_s=wait)
+        if status in (429, 529) or (status == 503 and retry_after is not None):
+            wait = seconds_until(retry_after, datetime.now(UTC))
+            what = f"too many requests {answered}"
+            return BusyError(what, where=self.url, retry_after_s=wait, limits=limits)
         if status in (408, 409, 425) or status >= 500:
             what = f"the server failed {answered}"
             # A gateway that lost patience or its server says nothing of the work behind it.
             maybe = status in (408, 502, 504, 524)
-            return UnavailableError("server_error", what, where=self.url, maybe_billed=maybe)
+            over = status == 503
+            return UnavailableError("server_error", what, where=self.url, maybe_billed=maybe, overloaded=over)
         if code in ("content_policy_violation", "content_filter", "moderation_blocked"):
             return FilteredError(f"content filter {answered}", where=self.url)
         return RejectedError(f"request rejected {answered}", where=self.url)
@@ -222,15 +257,7 @@ def _said(text: bytes) -> tuple[str, str]:
     return problem.message, str(problem.code or problem.type or "")
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds: a number, or a date."""
-    if retry_after is None:
-        return None
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
-    except (ValueError, TypeError, OverflowError):
-        return None
+def _retry_after(headers: Mapping[str, str]) -> str | None:
+    """When the server wants to be asked again, by either of the names in use."""
+    ms = headers.get("retry-after-ms")
+    return f"{ms}ms" if ms else headers.get("Retry-After")
