@@ -34,22 +34,46 @@ def show(result: Any, as_json: bool, lines: list[str]) -> None:
 
 @app.command()
 def add(
-    sources: Annotated[list[Path], typer.Argument(help="Folders of images, or image files.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Folders, images, tar shards, Parquet or Arrow files, LLaVA or COCO JSON."),
+    ],
     *,
     to: Annotated[Path, typer.Option(help="The dataset's directory; made if need be.")],
     source: Annotated[
         str | None, typer.Option(help="Name that chooses the prompt (default: the first folder's name).")
     ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="Column or field that holds the source's name.")
+    ] = None,
+    alt_text_column: Annotated[
+        str | None, typer.Option(help="Column or field of the original caption (default: the usual names).")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of the images (default: the usual names).")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that listed paths are relative to (default: the list's own).")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Name of the captions in a LLaVA JSON (default: the file's name).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take images into a dataset. Nothing is copied; files that are no images are counted and named."""
     from sharecap.artifact import plain
+    from sharecap.captions.given import given_lines, keep_given, lists_of
+    from sharecap.images.candidate import Options
     from sharecap.images.catalog import add as add_images
     from sharecap.images.catalog import added_lines
     from sharecap.images.progress import Progress
 
-    report = add_images(sources, to, source, progress=Progress("looked at"))
-    show(plain(report), as_json, added_lines(report))
+    options = Options(source, source_column, alt_text_column, image_column, images)
+    lists = lists_of(sources, layer, options)
+    report = add_images(sources, to, options, progress=Progress("looked at"))
+    given = [keep_given(to, path, name, options) for path, name in lists]
+    lines = [*added_lines(report), *(line for one in given for line in given_lines(one))]
+    show(plain(report) | {"given": plain(given)}, as_json, lines)
 
 
 @app.command()
@@ -58,7 +82,7 @@ def check(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Count images and failures, and name the images whose file is gone (exit code 1 if any is)."""
+    """Name what is missing, changed, broken or unlicensed, and how to get it (exit code 1 if any is gone)."""
     from sharecap.artifact import plain
     from sharecap.images.catalog import check as check_images
     from sharecap.images.catalog import checked_lines
@@ -73,7 +97,9 @@ def check(
 def caption(
     dataset: Annotated[Path, typer.Argument(help="A dataset that `sharecap add` made.")],
     *,
-    teacher: Annotated[str, typer.Option(help="http(s)://…/v1#MODEL, openai:MODEL or local:DIRECTORY.")],
+    teacher: Annotated[
+        str, typer.Option(help="http(s)://…/v1#MODEL, openai:MODEL, batch: before these, or local:DIRECTORY.")
+    ],
     prompts: Annotated[str, typer.Option(help="Prompt pack: a name or a TOML file.")] = "sharegpt4v",
     layer: Annotated[str | None, typer.Option(help="Name of the captions (default: model and pack).")] = None,
     budget: Annotated[float | None, typer.Option(help="USD that the layer may cost at most.")] = None,
@@ -88,6 +114,9 @@ def caption(
         int | None, typer.Option(min=1, help="Requests in flight (default: 16; local: two batches).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 16,
+    batch: Annotated[
+        str, typer.Option(help='Rules of the Batch API: "requests=50000,bytes=2e8,discount=0.5,poll_s=10".')
+    ] = "",
     timeout_s: Annotated[float, typer.Option(min=1.0, help="Longest wait for one answer.")] = 300.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed.")] = False,
     dry_run: Annotated[
@@ -97,6 +126,7 @@ def caption(
 ) -> None:
     """Caption every image of a dataset. Interrupt it at any time: the same command goes on from there."""
     from sharecap.artifact import plain
+    from sharecap.captions.batches import BatchRules
     from sharecap.captions.captioner import Sampling
     from sharecap.captions.plan import default_layer, forecast
     from sharecap.captions.price import IMAGE_TOKENS, Price
@@ -129,6 +159,7 @@ def caption(
         image_tokens=tokens,
         retry_failed=retry_failed,
         progress=Progress("captioned"),
+        batch=BatchRules.parse(batch),
     )
     show(plain(report), as_json, report_lines(report))
 
@@ -150,34 +181,158 @@ def stats(
 
 
 @app.command()
+def diff(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    a: Annotated[str, typer.Argument(help="A layer.")],
+    b: Annotated[str, typer.Argument(help="The layer to compare it with.")],
+    *,
+    examples: Annotated[int, typer.Option(min=0, help="Images that are shown word by word.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two layers: how many captions differ, lengths, and examples word by word."""
+    from sharecap.captions.diff import diff as compare_layers
+    from sharecap.captions.diff import diff_lines
+
+    found = compare_layers(dataset, a, b, examples=examples)
+    show(found.as_json(), as_json, diff_lines(found))
+
+
+@app.command()
+def merge(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    layers: Annotated[list[str], typer.Argument(help="Two or more layers; among equals, the first wins.")],
+    *,
+    to: Annotated[str, typer.Option(help="Name of the layer that is made.")],
+    rule: Annotated[str, typer.Option(help="first, unflagged, longest or shortest.")] = "first",
+    by_source: Annotated[
+        list[str] | None, typer.Option(help="SOURCE=LAYER goes before the rule (may be repeated).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one layer out of several, by a rule. Every caption keeps the name of the layer it came from."""
+    from sharecap.artifact import plain
+    from sharecap.captions.merge import merge as merge_layers
+    from sharecap.captions.merge import merged_lines, parse_by_source
+
+    made = merge_layers(dataset, layers, to, rule, parse_by_source(by_source or []))
+    show(plain(made), as_json, merged_lines(made))
+
+
+@app.command()
+def edit(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    *,
+    to: Annotated[str, typer.Option(help="Name of the layer that is made.")],
+    edits: Annotated[
+        Path | None, typer.Option(help='JSON lines {"image_id", "sentence", "was", "text"}.')
+    ] = None,
+    first_sentence: Annotated[
+        bool, typer.Option("--first-sentence", help="Short captions: keep the first sentence only.")
+    ] = False,
+    layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop or replace single sentences, in a new layer beside the original."""
+    from sharecap.artifact import plain
+    from sharecap.captions.edits import edit as edit_layer
+    from sharecap.captions.edits import read_edits, shorten
+    from sharecap.captions.layer import only_layer
+    from sharecap.captions.merge import merged_lines
+    from sharecap.errors import UsageError
+
+    if (edits is None) != first_sentence:
+        raise UsageError("give either --edits FILE or --first-sentence")
+    name = layer or only_layer(dataset)
+    made = shorten(dataset, name, to) if edits is None else edit_layer(dataset, name, read_edits(edits), to)
+    show(plain(made), as_json, merged_lines(made))
+
+
+@app.command()
 def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
     *,
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="llava (JSON), hf (Parquet), webdataset (tars) or sidecar (.txt beside images)."
+        ),
+    ] = "llava",
+    out: Annotated[Path | None, typer.Option(help="File (llava) or new directory (hf, webdataset).")] = None,
     layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
-    form: Annotated[str, typer.Option("--format", help="llava: JSON as LLaVA's trainers read it.")] = "llava",
     image_root: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to (default: absolute paths).")
+        Path | None, typer.Option(help="llava: folder that paths are relative to (default: absolute paths).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the instruction of each row.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="llava: draws the instruction of each row.")] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="llava: text file of instructions, one a line (default: our own).")
+    ] = None,
+    shard_mb: Annotated[
+        int | None, typer.Option(min=1, help="hf, webdataset: size of a shard in MB (default: 500).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write captions as training rows. A row never goes without its image."""
+    """Write captions for trainers and tools. A row never goes without its image."""
     from sharecap.artifact import plain
-    from sharecap.captions.export import export_llava, exported_lines
+    from sharecap.captions.export import export as export_layer
+    from sharecap.captions.export import exported_lines, target_of
     from sharecap.captions.layer import only_layer
-    from sharecap.errors import UsageError
+    from sharecap.images.progress import Progress
 
-    if form != "llava":
-        raise UsageError("unknown format", where=form, todo="this version writes llava")
-    report = export_llava(dataset, layer or only_layer(dataset), out, seed=seed, image_root=image_root)
+    target = target_of(
+        form, dataset, out, image_root=image_root, seed=seed, instructions=instructions, shard_mb=shard_mb
+    )
+    progress = Progress("exported")
+    report = export_layer(dataset, layer or only_layer(dataset), target, progress=progress)
     show(plain(report), as_json, exported_lines(report))
+
+
+@app.command()
+def drop(
+    dataset: Annotated[Path, typer.Argument(help="A dataset that `sharecap add` made.")],
+    digests: Annotated[list[str], typer.Argument(help="sha256 of the images, 64 hex digits each.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the takedown list beside digest and date.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take images down: out of catalog, layers, ledger and every export, for good (exit 1 if any is left)."""
+    from sharecap.artifact import plain
+    from sharecap.captions.drop import drop as take_down
+    from sharecap.captions.drop import dropped_lines
+
+    report = take_down(dataset, digests, reason)
+    show(plain(report), as_json, dropped_lines(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def card(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
+    *,
+    to: Annotated[Path, typer.Option(help="Directory, best that of an export.")],
+    name: Annotated[str, typer.Option(help="What the data set is called.")],
+    licence: Annotated[str, typer.Option(help="Licence of the captions, best an SPDX name.")],
+    terms: Annotated[
+        str, typer.Option(help="The teacher's terms of use: where they stand, or what they allow.")
+    ],
+    layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write README.md and croissant.json: counts, teacher, prompts, dates, every drop, cost, licences."""
+    from sharecap.artifact import plain
+    from sharecap.captions.card import Said, write_card
+    from sharecap.captions.layer import only_layer
+
+    files = write_card(dataset, layer or only_layer(dataset), to, Said(licence, terms, name))
+    show(plain(files), as_json, [str(file) for file in files])
 
 
 @app.command()
 def quickstart(
     *,
-    to: Annotated[Path, typer.Option(help="Where everything goes; made if need be.")] = Path("quickstart"),
+    to: Annotated[
+        Path | None, typer.Option(help="Where everything goes; quickstart/, or quickstart-SEED/ with a seed.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -186,6 +341,8 @@ def quickstart(
     from sharecap.scenes.summary import read_results, result_lines
 
     clock = time.monotonic()
+    # Another seed in the same place would replace, stage by stage, what took minutes to make.
+    to = to or Path(f"quickstart-{seed}" if seed else "quickstart")
     page = Story(to.resolve(), QuickstartSpec(seed=seed)).run()
     results = read_results(page) | {"report": str(page), "run_seconds": time.monotonic() - clock}
     show(results, as_json, result_lines(results))

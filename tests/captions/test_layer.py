@@ -1,14 +1,12 @@
-"""Layers, statistics and export: what is sealed stays, what is counted adds up, every row has its image."""
+"""Layers and statistics: what is sealed stays, what is counted adds up."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sharecap import artifact
-from sharecap.captions.export import INSTRUCTIONS, export_llava
 from sharecap.captions.layer import layers, only_layer, open_layer, read_layer, write_layer
 from sharecap.captions.run import run
 from sharecap.captions.stats import opening, stats
@@ -75,18 +73,6 @@ def test_a_folder_of_the_layers_name_that_is_not_ours_is_refused_unasked_and_lef
     assert not (dataset / "ledger.sqlite").exists()
 
 
-@pytest.mark.parametrize("out", [".", "file/x.json", "/proc/x.json", "n" * 300])
-def test_a_place_that_cannot_be_written_to_is_one_clear_error(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("")
-    write_layer(dataset, "hand", given(dataset))
-    with pytest.raises(SharecapError, match=r"cannot write|this is a directory"):
-        export_llava(dataset, "hand", Path(out))
-    assert not list(tmp_path.rglob("*.partial"))
-
-
 def test_a_layer_that_is_not_there_is_wrong_usage_that_names_those_that_are(dataset: Path) -> None:
     with pytest.raises(UsageError, match="no layer"):
         only_layer(dataset)
@@ -135,72 +121,6 @@ def test_an_opening_is_the_first_words() -> None:
     assert opening("Cat") == "cat"
 
 
-def exported(path: Path) -> list[dict[str, object]]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(rows, list)
-    return rows
-
-
-def test_rows_are_llavas_and_every_one_has_its_image(dataset: Path, tmp_path: Path) -> None:
-    captions = given(dataset, "Ünïcode “boat”")
-    write_layer(dataset, "hand", captions)
-    report = export_llava(dataset, "hand", tmp_path / "out.json", image_root=tmp_path / "pictures")
-    rows = exported(tmp_path / "out.json")
-    assert (report.rows, report.missing, len(rows)) == (12, [], 12)
-    for row, caption in zip(rows, captions, strict=True):
-        assert set(row) == {"id", "image", "conversations"}
-        human, gpt = row["conversations"]  # type: ignore[misc]
-        assert (row["id"], gpt) == (caption.image_id, {"from": "gpt", "value": caption.text})
-        assert human["from"] == "human"
-        assert human["value"].removeprefix("<image>\n") in INSTRUCTIONS
-        assert (tmp_path / "pictures" / str(row["image"])).is_file()
-        assert str(row["image"]).startswith("coco/")
-
-
-def test_without_a_root_paths_are_absolute(dataset: Path, tmp_path: Path) -> None:
-    write_layer(dataset, "hand", given(dataset))
-    export_llava(dataset, "hand", tmp_path / "out.json")
-    assert all(Path(str(row["image"])).is_absolute() for row in exported(tmp_path / "out.json"))
-
-
-def test_an_image_outside_the_root_is_wrong_usage_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
-    write_layer(dataset, "hand", given(dataset))
-    (tmp_path / "root").mkdir()
-    with pytest.raises(UsageError, match="outside the image root"):
-        export_llava(dataset, "hand", tmp_path / "out.json", image_root=tmp_path / "root")
-    assert not list(tmp_path.glob("out.json*"))
-
-
-def test_a_row_never_goes_without_its_image(dataset: Path, tmp_path: Path) -> None:
-    write_layer(dataset, "hand", given(dataset)[2:])
-    images = [Path(image.path) for image in Catalog.open(dataset)]
-    images[3].unlink()
-    report = export_llava(dataset, "hand", tmp_path / "out.json")
-    assert (report.rows, report.without_caption, report.missing) == (9, 2, [str(images[3])])
-    assert len(exported(tmp_path / "out.json")) == 9
-
-
-def test_an_images_instruction_depends_on_the_seed_and_nothing_else(dataset: Path, tmp_path: Path) -> None:
-    def instructions(layer: str, seed: int) -> dict[object, str]:
-        export_llava(dataset, layer, tmp_path / "out.json", seed=seed)
-        rows = exported(tmp_path / "out.json")
-        return {row["id"]: row["conversations"][0]["value"] for row in rows}  # type: ignore[index]
-
-    write_layer(dataset, "all", given(dataset))
-    write_layer(dataset, "some", given(dataset, "Other.")[5:])
-    whole, part = instructions("all", 0), instructions("some", 0)
-    assert part == {key: whole[key] for key in part}
-    assert instructions("all", 1) != whole
-    assert len(Counter(whole.values())) > 1
-
-
-def test_an_export_of_a_layer_older_than_the_images_is_refused(dataset: Path, tmp_path: Path) -> None:
-    write_layer(dataset, "hand", given(dataset))
-    add([make_dataset(tmp_path / "more", 13).parent / "pictures"], dataset)
-    with pytest.raises(SharecapError, match="images were added"):
-        export_llava(dataset, "hand", tmp_path / "out.json")
-
-
 def test_the_command_line_goes_from_images_to_rows(tmp_path: Path, teacher: Teacher, typed: Typed) -> None:
     dataset, spec = make_dataset(tmp_path, 5), f"{teacher.url}#my model"
     _, out, _ = typed("caption", dataset, "--teacher", spec, "--dry-run", "--price", "1,2")
@@ -214,7 +134,7 @@ def test_the_command_line_goes_from_images_to_rows(tmp_path: Path, teacher: Teac
     assert json.loads(typed("stats", dataset, "--json")[1])["captions"] == 5
     rows = tmp_path / "rows.json"
     assert "5 rows" in typed("export", dataset, "--out", rows, "--format", "llava")[1]
-    assert len(exported(rows)) == 5
+    assert len(json.loads(rows.read_text())) == 5
 
 
 STOPS = {

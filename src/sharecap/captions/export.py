@@ -1,33 +1,51 @@
-"""LLaVA-format rows from a caption layer (paper, section 3.3: the human turn is a short generic instruction).
+"""Captions leave the dataset: one walk over catalog and layer, whatever the format. Streams.
 
-An exported row always has its image: one whose file is gone is counted, never written.
+A row never goes without its image; an image that gets no row is counted under a reason and named in a list.
+Every export is put into the register first, so that a takedown can find it.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any, Protocol
 
-from sharecap.captions.layer import open_layer, read_layer
+from sharecap.artifact import partial_of
+from sharecap.captions.exports import register
+from sharecap.captions.exports.hf import HuggingFace
+from sharecap.captions.exports.llava import INSTRUCTIONS, Llava, read_instructions
+from sharecap.captions.exports.parts import LeftOut, Writer
+from sharecap.captions.exports.register import Export, File
+from sharecap.captions.exports.shards import SHARD_MB
+from sharecap.captions.exports.sidecar import Sidecar
+from sharecap.captions.exports.webdataset import WebDataset
+from sharecap.captions.layer import open_layer, side_by_side
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
-from sharecap.images.dataset import disk_errors
-from sharecap.images.place import presence
-from sharecap.records import IMAGE_TOKEN
+from sharecap.images.dataset import disk_errors, held
+from sharecap.images.place import place_of
+from sharecap.images.progress import Progress
+from sharecap.records import Image
 
-INSTRUCTIONS = (
-    "Describe this image in detail.",
-    "What does this picture show? Go into detail.",
-    "Give a thorough account of what can be seen here.",
-    "Tell me everything that you can make out in this picture.",
-    "Write a detailed caption for this image.",
-    "Put this picture into words for someone who cannot see it.",
-    "Explain in detail what is in the image.",
-    "What is there to see in this picture?",
-)
-"""The default human turns, in this project's own words."""
+
+class Target(Protocol):
+    """A format with its place and settings (see `exports/`)."""
+
+    @property
+    def form(self) -> str:
+        """The format's name."""
+
+    @property
+    def out(self) -> Path:
+        """The file or directory; the dataset itself for what goes beside the images."""
+
+    def options(self) -> dict[str, Any]:
+        """The settings as JSON data."""
+
+    def open(self) -> Writer:
+        """Check the place and begin; `UsageError` if it won't do."""
 
 
 @dataclass(frozen=True)
@@ -35,94 +53,140 @@ class ExportReport:
     """What was written, and what could not be."""
 
     out: str
+    form: str
     rows: int
     without_caption: int  # images of the catalog that the layer has no caption for
-    missing: list[str]  # images whose file is gone or has another size; they have no row
+    left_out: dict[str, int] = field(default_factory=dict)  # reason -> images with a caption but no row
+    named_in: str = ""  # JSON lines that name each of those; "" if there are none
+    files: list[File] = field(default_factory=list)
 
 
-def export_llava(
-    dataset: Path,
-    layer: str,
-    out: Path,
-    *,
-    instructions: Sequence[str] = INSTRUCTIONS,
-    seed: int = 0,
-    image_root: Path | None = None,
-) -> ExportReport:
-    """Write `out`: a JSON list of {"id", "image", "conversations"}, in the catalog's order.
-
-    Image paths are relative to `image_root` if given, which every image must lie below, else absolute. Which
-    instruction an image gets depends on `seed` and its id alone. Replaces `out` only when it is whole.
-    """
-    if not instructions or not all(text.strip() for text in instructions):
-        raise UsageError("no instruction for the human turn", todo="give at least one")
+def export(dataset: Path, layer: str, target: Target, *, progress: Progress | None = None) -> ExportReport:
+    """Write the captions of `layer` to `target`, in the catalog's order, whole or not at all."""
     catalog, sealed = Catalog.open(dataset), open_layer(dataset, layer)
     if sealed.inputs.get("catalog") != catalog.digest:
-        todo = "run the caption command again: it asks only what is new"
+        todo = "run the command that made the layer again: it does only what is new"
         raise SharecapError(f"images were added since layer {layer!r} was sealed", where=dataset, todo=todo)
-    root = image_root.resolve() if image_root else None
-    if root and not root.is_dir():
-        raise UsageError("no such image root", where=image_root)
-    if os.path.isdir(out):
-        raise UsageError("this is a directory", where=out, todo="give a file: --out NAME.json")
-    rows, seen, missing = 0, 0, []
-    partial = out.with_name(out.name + ".partial")
-    captions = read_layer(dataset, layer)
-    caption = next(captions, None)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out = target.out.resolve()
+    entry = Export(target.form, layer, sealed.digest, str(out), target.options())
+    progress = progress or Progress("exported", quiet=True)
+    rows = without = 0
+    left_out: Counter[str] = Counter()
+    with disk_errors(out), held(dataset):
+        writer = target.open()
+        register.record(dataset, entry)
         try:
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write("[")
-                for image in catalog:  # captions come in the same order, some left out
-                    if caption is None or caption.image_id != image.id:
+            with _list_of_left_out(list_path(dataset, entry)) as name, progress.shown():
+                for image, (caption,) in side_by_side(catalog, [layer]):
+                    progress.done += 1
+                    progress.tick()
+                    if caption is None:
+                        without += 1
                         continue
-                    text, caption = caption.text, next(captions, None)
-                    seen += 1
-                    if presence(image) != "there":
-                        missing.append(image.path)
-                        continue
-                    human = f"{IMAGE_TOKEN}\n{instruction(instructions, seed, image.id)}"
-                    row = {
-                        "id": image.id,
-                        "image": _relative(image.path, root),
-                        "conversations": [{"from": "human", "value": human}, {"from": "gpt", "value": text}],
-                    }
-                    file.write(("\n" if rows == 0 else ",\n") + json.dumps(row, ensure_ascii=False))
-                    rows += 1
-                file.write("\n]\n")
-                file.flush()
-                os.fsync(file.fileno())
-            assert caption is None, "a layer holds captions in the catalog's order"
-            os.replace(partial, out)
-        finally:
-            partial.unlink(missing_ok=True)
-    return ExportReport(str(out), rows, len(catalog) - seen, missing)
+                    try:
+                        writer.put(image, caption)
+                        rows += 1
+                    except LeftOut as why:
+                        left_out[why.reason] += 1
+                        name(image, why)
+            files = writer.finish()
+        except BaseException:
+            writer.abandon()
+            if entry.form != "sidecar":  # what lies beside images stays, and stays known
+                register.forget_unfinished(dataset, entry)
+            raise
+        counts = dict(sorted(left_out.items()))
+        done = Export(
+            **{**vars(entry), "rows": rows, "left_out": counts, "files": files, "written": register.now()}
+        )
+        register.record(dataset, done)
+    named_in = str(list_path(dataset, entry)) if counts else ""
+    return ExportReport(str(out), entry.form, rows, without, counts, named_in, files)
 
 
-def instruction(instructions: Sequence[str], seed: int, image_id: str) -> str:
-    """The human turn's words for an image: the same for the same seed, whatever else is exported."""
-    draw = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
-    return instructions[int.from_bytes(draw[:8], "big") % len(instructions)]
+def list_path(dataset: Path, export: Export) -> Path:
+    """Where the images are named that an export had to leave out: beside it, so that they are seen."""
+    out = Path(export.out)
+    if export.form == "sidecar":
+        return dataset / f"sidecar-{export.layer}.left-out.jsonl"
+    return out.with_name(f"{out.name}.left-out.jsonl")
 
 
-def _relative(path: str, root: Path | None) -> str:
-    if root is None:
-        return path
+@contextmanager
+def _list_of_left_out(path: Path) -> Iterator[Any]:
+    """A function that names one image in `path`; no image, no file."""
+    partial = partial_of(path)
+    file: IO[str] | None = None
+
+    def name(image: Image, why: LeftOut) -> None:
+        nonlocal file
+        if file is None:
+            file = open(partial, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+        row = {"image_id": image.id, "where": place_of(image), "reason": why.reason, "what": why.what}
+        if image.url:
+            row["url"] = image.url
+        file.write(json.dumps(row) + "\n")
+
     try:
-        return Path(path).relative_to(root).as_posix()
-    except ValueError:
-        todo = "give a folder that holds all images, or leave --image-root out"
-        raise UsageError(f"image outside the image root {root}", where=path, todo=todo) from None
+        yield name
+        if file:
+            file.close()
+            partial.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        if file:
+            file.close()
+            partial.unlink(missing_ok=True)
 
 
 def exported_lines(report: ExportReport) -> list[str]:
     """For people."""
-    lines = [f"{report.out}: {report.rows:,} rows"]
+    where = "beside the images" if report.form == "sidecar" else report.out
+    shards = f" in {len(report.files):,} shards" if len(report.files) > 1 else ""
+    lines = [f"{where}: {report.rows:,} rows{shards}"]
     if report.without_caption:
         lines.append(f"left out: {report.without_caption:,} images without a caption")
-    if report.missing:
-        lines.append(
-            f"left out: {len(report.missing):,} images whose file is gone, such as {report.missing[0]}"
-        )
+    if report.left_out:
+        kinds = ", ".join(f"{n:,} {reason}" for reason, n in report.left_out.items())
+        lines.append(f"left out: {kinds} (named in {report.named_in})")
     return lines
+
+
+def target_of(
+    form: str,
+    dataset: Path,
+    out: Path | None,
+    *,
+    image_root: Path | None = None,
+    seed: int | None = None,
+    instructions: Path | None = None,
+    shard_mb: int | None = None,
+) -> Target:
+    """The target that a command line asks for; `UsageError` for a setting that its format does not have."""
+    known = {
+        "llava": {"--out": True, "--image-root": False, "--seed": False, "--instructions": False},
+        "hf": {"--out": True, "--shard-mb": False},
+        "webdataset": {"--out": True, "--shard-mb": False},
+        "sidecar": {},
+    }
+    given = {
+        "--out": out,
+        "--image-root": image_root,
+        "--seed": seed,
+        "--instructions": instructions,
+        "--shard-mb": shard_mb,
+    }
+    if form not in known:
+        raise UsageError("unknown format", where=form, todo=f"choose one of {', '.join(known)}")
+    for option, value in given.items():
+        if value is not None and option not in known[form]:
+            raise UsageError(f"{option} means nothing to this format", where=form, todo="leave it out")
+        if value is None and known[form].get(option):
+            raise UsageError(f"this format needs {option}", where=form)
+    if out is None:
+        return Sidecar(dataset)
+    if form == "llava":
+        turns = INSTRUCTIONS if instructions is None else read_instructions(instructions)
+        return Llava(out, turns, seed or 0, image_root)
+    return (HuggingFace if form == "hf" else WebDataset)(out, shard_mb or SHARD_MB)

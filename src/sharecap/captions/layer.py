@@ -6,9 +6,10 @@ A sealed layer is never written to again, and holds no caption of an image that 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -19,7 +20,7 @@ from sharecap.artifact import Artifact
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LAYERS, disk_errors, held, layer_path
-from sharecap.records import Caption, Usage
+from sharecap.records import Caption, Image, Usage
 
 KIND, TABLE, FAILURES = "layer", "captions.parquet", "failures.jsonl"
 ROWS = 10_000
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         ("completion_tokens", pa.int64()),
         ("cost_usd", pa.float64()),
         ("flags", pa.list_(pa.string())),
+        ("origin", pa.string()),
     ]
 )
 
@@ -57,15 +59,19 @@ def seal(
     *,
     rows: Iterable[Caption | Missing],
     metrics: Callable[[], Mapping[str, Any]] = dict,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Artifact:
     """Write `rows` as the finished layer `name`; `metrics` is asked when they have all been read.
 
+    `notes` are files (name and text) that are kept beside the captions and count as part of the layer.
     Streams: memory does not grow with the layer. A layer that can't be written whole is not there.
     """
     directory = layer_path(dataset, name)
 
     def work(place: Path) -> Mapping[str, Any]:
         captions, failures = 0, Counter[str]()
+        for note, text in notes.items():
+            artifact.write_atomically(place / note, text)
         pending: list[dict[str, Any]] = []
         with (
             pq.ParquetWriter(place / TABLE, SCHEMA, compression="zstd") as writer,
@@ -74,7 +80,7 @@ def seal(
             for row in rows:
                 if isinstance(row, Missing):
                     failures[row.kind] += 1
-                    what = {"image_id": row.image_id, "kind": row.kind, "error": row.error}
+                    what = {"image_id": row.image_id, "kind": row.kind, "error": storable(row.error)}
                     missing.write(json.dumps(what, ensure_ascii=False) + "\n")
                 else:
                     captions += 1
@@ -149,9 +155,65 @@ def _read(table: Path, name: str) -> Iterator[Caption]:
                         usage=Usage(row["prompt_tokens"], row["completion_tokens"]),
                         cost_usd=row["cost_usd"],
                         flags=tuple(row["flags"] or ()),
+                        origin=row.get("origin") or "",  # layers of older versions have no such column
                     )
     except (OSError, KeyError, pa.ArrowException) as error:
         raise SharecapError(f"damaged layer ({error})", where=table) from None
+
+
+def side_by_side(catalog: Catalog, names: Sequence[str]) -> Iterator[tuple[Image, list[Caption | None]]]:
+    """Every image of the catalog with its caption in each of the layers. Holds one piece of each at a time.
+
+    Needs no join: catalogs grow at their end only, so every layer has the catalog's order, some images left
+    out. `SharecapError` for a layer that has another order, or captions of images that the catalog lacks.
+    """
+    readers = [read_layer(catalog.dataset, name) for name in names]
+    heads = [next(reader, None) for reader in readers]
+    for image in catalog:
+        row: list[Caption | None] = []
+        for number, head in enumerate(heads):
+            if head is not None and head.image_id == image.id:
+                row.append(head)
+                heads[number] = next(readers[number], None)
+            else:
+                row.append(None)
+        yield image, row
+    for name, head in zip(names, heads, strict=True):
+        if head is not None:
+            what = f"layer {name!r} does not go with the catalog, from image {head.image_id} on"
+            todo = "restore the catalog or the layer from a copy, or caption into a new layer"
+            raise SharecapError(what, where=layer_path(catalog.dataset, name), todo=todo)
+
+
+def read_missing(dataset: Path, name: str) -> Iterator[Missing]:
+    """The images that the layer has no caption for, in the catalog's order."""
+    path = open_layer(dataset, name).path / FAILURES
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                yield Missing(**json.loads(line))
+    except (OSError, ValueError, TypeError) as error:
+        raise SharecapError(f"damaged layer ({error})", where=path) from None
+
+
+def derive(
+    dataset: Path,
+    name: str,
+    config: Mapping[str, Any],
+    parents: Sequence[str],
+    *,
+    rows: Callable[[Catalog], Iterator[Caption | Missing]],
+    metrics: Callable[[], Mapping[str, Any]] = dict,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> Artifact:
+    """Seal a layer made of other layers, which stay as they are; its manifest names them by digest."""
+    if name in parents:
+        raise UsageError("a layer cannot be made of itself", where=name, todo="choose another name with --to")
+    catalog = Catalog.open(dataset)
+    inputs = {"catalog": catalog.digest, **{f"layer:{p}": open_layer(dataset, p).digest for p in parents}}
+    refuse_other_layer(dataset, name, config, "--to")
+    with held(dataset):
+        return seal(dataset, name, config, inputs, rows=rows(catalog), metrics=metrics, notes=notes)
 
 
 def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifact:
@@ -189,7 +251,7 @@ def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifa
         return seal(dataset, name, config, inputs, rows=rows())
 
 
-def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any]) -> None:
+def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any], option: str = "--layer") -> None:
     """`UsageError` if a layer of that name was made otherwise: finished captions aren't overwritten.
 
     So is a directory of that name that holds something else.
@@ -200,18 +262,26 @@ def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any]) -> N
         if found.config != artifact.plain(dict(config)):
             differing = sorted(k for k in {**found.config, **config} if found.config.get(k) != config.get(k))
             what = f"layer {name!r} was made with another {', '.join(differing)}"
-            raise UsageError(what, where=found.path, todo="choose another name with --layer")
+            raise UsageError(what, where=found.path, todo=f"choose another name with {option}")
+
+
+def storable(text: str) -> str:
+    """`text` as UTF-8 can hold it: halves of surrogate pairs, which JSON may bring, become U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _as_row(caption: Caption) -> dict[str, Any]:
     return {
         "image_id": caption.image_id,
-        "text": caption.text,
-        "captioner": caption.captioner,
+        "text": storable(caption.text),
+        "captioner": storable(caption.captioner),
         "prompt_id": caption.prompt_id,
-        "finish_reason": caption.finish_reason,
+        "finish_reason": storable(caption.finish_reason),
         "prompt_tokens": caption.usage.prompt_tokens,
         "completion_tokens": caption.usage.completion_tokens,
         "cost_usd": caption.cost_usd,
         "flags": list(caption.flags),
+        "origin": caption.origin,
     }

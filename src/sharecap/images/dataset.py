@@ -4,6 +4,7 @@ dataset.json            names the catalog (replaced last, so a killed `add` leav
 catalog-<digest>.parquet, failures.jsonl
 ledger.sqlite           requests and answers
 layers/<name>/          sealed caption layers (artifacts)
+exports.jsonl           what was exported where; takedown.jsonl: images that must stay out
 """
 
 import errno
@@ -17,6 +18,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
+DOWNLOADS = "downloads"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharecap.artifact import Artifact, stage
-from sharecap.captions.export import export_llava
+from sharecap.captions.export import export
+from sharecap.captions.exports.llava import Llava
 from sharecap.captions.layer import write_layer
 from sharecap.captions.price import Price
 from sharecap.errors import Interrupted, UsageError
@@ -207,7 +208,7 @@ class Story:
             world, dataset = self.root / "world" / "first", directory / "dataset"
             add([world / "images"], dataset)
             report = self.ask_teacher(world, dataset)
-            export_llava(dataset, "teacher", directory / "teacher.json", instructions=(unified(),))
+            export(dataset, "teacher", Llava(directory / "teacher.json", (unified(),)))
             return vars(report)
 
         config = {"mistakes": self.spec.mistakes, "price": self.spec.price, "seed": self.spec.seed}
@@ -237,7 +238,7 @@ class Story:
             dataset = directory / "dataset"
             add([self.root / "world" / "large" / "images"], dataset)
             report = self.ask_captioner(dataset)
-            export_llava(dataset, "captioner", directory / "detailed.json")
+            export(dataset, "captioner", Llava(directory / "detailed.json"))
             return vars(report)
 
         inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
@@ -256,7 +257,7 @@ class Story:
                 for image in Catalog.open(dataset)
             )
             write_layer(dataset, "short", captions)
-            export_llava(dataset, "short", directory / "short.json")
+            export(dataset, "short", Llava(directory / "short.json"))
             return {}
 
         inputs = {"world": self.world().digest}
