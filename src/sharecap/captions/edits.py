@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
-from sharecap.captions.layer import Missing, derive, open_layer, side_by_side
+from sharecap.captions.layer import Missing, derive, open_layer, side_by_side, storable
 from sharecap.captions.sentences import pieces
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
@@ -69,6 +69,7 @@ def edit(dataset: Path, layer: str, edits: Sequence[Edit], to: str) -> Artifact:
     A caption that loses all its sentences is counted as `edited_away`.
     """
     by_image: dict[str, dict[int, Edit]] = defaultdict(dict)
+    edits = [replace(one, text=storable(one.text)) for one in edits]
     for one in edits:
         if one.sentence in by_image[one.image_id]:
             raise SharecapError(f"two edits of sentence {one.sentence}", where=one.image_id)

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -216,16 +216,17 @@ def derive(
         return seal(dataset, name, config, inputs, rows=rows(catalog), metrics=metrics, notes=notes)
 
 
-def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifact:
+def write_layer(dataset: Path, name: str, captions: Iterable[Caption], *, grow: bool = False) -> Artifact:
     """Seal captions that come from elsewhere (people, alt-text, another tool) as layer `name`.
 
     They are put in the catalog's order, and held in memory for that. An image without a caption is counted
     as `not_given`; a caption of an image that the catalog lacks, an empty one, or a second one of the same
-    image is an error.
+    image is an error. So is a layer of that name, unless it may `grow`: to one that has all its captions.
     """
     catalog = Catalog.open(dataset)
     given: dict[str, Caption] = {}
     for caption in captions:
+        caption = replace(caption, text=storable(caption.text))  # noqa: PLW2901
         if caption.image_id in given:
             raise SharecapError("two captions of one image", where=caption.image_id)
         if not caption.text.strip():
@@ -234,7 +235,8 @@ def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifa
     digests = sorted(artifact.key_of("caption", caption, {}) for caption in given.values())
     config = {"given": artifact.key_of("captions", digests, {})}
     inputs = {"catalog": catalog.digest}
-    refuse_other_layer(dataset, name, config)
+    if not (grow and name in layers(dataset) and _keeps(read_layer(dataset, name), given)):
+        refuse_other_layer(dataset, name, config)
 
     def rows() -> Iterator[Caption | Missing]:
         left = dict(given)
@@ -249,6 +251,11 @@ def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifa
 
     with held(dataset):
         return seal(dataset, name, config, inputs, rows=rows())
+
+
+def _keeps(before: Iterable[Caption], given: Mapping[str, Caption]) -> bool:
+    """Every caption of `before` is given again, word for word."""
+    return all(c.image_id in given and storable(given[c.image_id].text) == c.text for c in before)
 
 
 def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any], option: str = "--layer") -> None:

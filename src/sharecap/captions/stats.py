@@ -1,21 +1,26 @@
 """What a layer's captions look like: counts per source, lengths, how they begin, failures, tokens, money.
 
-Streams over the layer; holds one short string per distinct opening and one digest per caption.
+Streams over the layer; holds eight bytes per caption, to find repeated ones, and a bounded list of openings.
 """
 
 import hashlib
-import json
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharecap.captions.layer import FAILURES, open_layer, read_layer
+import numpy as np
+
+from sharecap.captions.layer import open_layer, read_missing, side_by_side
 from sharecap.images.catalog import Catalog
 
 OPENING_WORDS = 3
 """Words of a caption's start that are counted as its opening."""
+
+OPENINGS = 200_000
+"""Different openings that are held; beyond, those that came once are forgotten (and may be counted too low)."""
 
 
 @dataclass
@@ -86,33 +91,36 @@ class Stats:
 def stats(dataset: Path, layer: str, *, top: int = 10) -> Stats:
     """Read the layer once and count; `top` is how many openings are kept."""
     catalog, sealed = Catalog.open(dataset), open_layer(dataset, layer)
-    source_of = {image.id: image.source for image in catalog}
-    total, sources = Lengths(), {name: Lengths() for name in sorted(set(source_of.values()))}
+    total, sources = Lengths(), dict[str, Lengths]()
     openings: Counter[str] = Counter()
-    texts: set[bytes] = set()
-    captions = prompt_tokens = completion_tokens = 0
-    for caption in read_layer(dataset, layer):
-        captions += 1
-        total.add(caption.text)
-        sources.setdefault(source_of.get(caption.image_id, "?"), Lengths()).add(caption.text)
-        openings[opening(caption.text)] += 1
-        texts.add(hashlib.sha256(caption.text.encode()).digest()[:16])
-        prompt_tokens += caption.usage.prompt_tokens
-        completion_tokens += caption.usage.completion_tokens
-    with open(sealed.path / FAILURES, encoding="utf-8") as lines:
-        for line in lines:
-            missing = json.loads(line)
-            for lengths in (total, sources.setdefault(source_of.get(missing["image_id"], "?"), Lengths())):
-                lengths.failures[missing["kind"]] = lengths.failures.get(missing["kind"], 0) + 1
+    digests = array("Q")
+    prompt_tokens = completion_tokens = 0
+    missing = read_missing(dataset, layer)
+    failed = next(missing, None)
+    for image, (caption,) in side_by_side(catalog, [layer]):
+        of_source = sources.setdefault(image.source, Lengths())
+        if caption:
+            total.add(caption.text)
+            of_source.add(caption.text)
+            openings[opening(caption.text)] += 1
+            if len(openings) > OPENINGS:
+                openings = Counter({words: n for words, n in openings.items() if n > 1})
+            digests.append(int.from_bytes(hashlib.sha256(caption.text.encode()).digest()[:8], "big"))
+            prompt_tokens += caption.usage.prompt_tokens
+            completion_tokens += caption.usage.completion_tokens
+        elif failed and failed.image_id == image.id:  # both are in the catalog's order
+            for lengths in (total, of_source):
+                lengths.failures[failed.kind] = lengths.failures.get(failed.kind, 0) + 1
+            failed = next(missing, None)
     metrics = sealed.metrics
     return Stats(
         layer=layer,
         captioner=str(sealed.config.get("captioner", "given")),
         images=len(catalog),
         total=total,
-        sources=sources,
+        sources=dict(sorted(sources.items())),
         openings=openings.most_common(top),
-        repeated=captions - len(texts),
+        repeated=len(digests) - len(np.unique(np.frombuffer(digests, np.uint64))) if digests else 0,
         prompt_tokens=metrics.get("prompt_tokens", prompt_tokens),
         completion_tokens=metrics.get("completion_tokens", completion_tokens),
         cost_usd=metrics.get("cost_usd"),
