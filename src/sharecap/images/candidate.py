@@ -26,6 +26,7 @@ class Options:
     alt_text_column: str | None = None  # None: the first of `ALT_TEXT`
     image_column: str | None = None  # None: the one marked as image, else by its usual names
     images: Path | None = None  # folder that listed paths are relative to; None: the list's own folder
+    retry_failed: bool = False  # ask again those addresses of a list that failed for good
 
     def check(self) -> None:
         """`UsageError` where options make no sense."""

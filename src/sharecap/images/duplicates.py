@@ -68,7 +68,7 @@ def find_duplicates(dataset: Path, bits: int = BITS) -> Duplicates:
     catalog = Catalog.open(dataset)
 
     def work(place: Path) -> Mapping[str, Any]:
-        words, rank, ids = _read(catalog)
+        words, rank, ids = read_hashes(catalog)
         found = cluster(words, rank, bits)
         columns = [
             ids.take(pa.array(found.members)).cast(pa.string()),
@@ -145,7 +145,7 @@ def _kept(different: Words, linked: Places, rank: Places, bits: int) -> Places:
     return stands_for
 
 
-def _read(catalog: Catalog) -> tuple[Words, Places, pa.Array]:
+def read_hashes(catalog: Catalog) -> tuple[Words, Places, pa.Array]:
     """Hashes, ranks (0 is the best image) and ids, in the catalog's order."""
     words, sizes, ids = [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.int64)], []
     try:
@@ -181,14 +181,14 @@ def _report(catalog: Catalog, done: artifact.Artifact) -> Duplicates:
 
 
 def places_of(catalog: Catalog, ids: set[str]) -> dict[str, str]:
-    """Where these images lie, for people: a path, or the path of a tar and the member's name."""
+    """Where these images lie, for people."""
     wanted, found = pa.array(sorted(ids), pa.string()), {}
     if not ids:
         return {}
     with pq.ParquetFile(catalog.table) as table:
         for batch in table.iter_batches(65_536, columns=["id", "path", "member"]):
             for row in batch.filter(pc.is_in(batch.column("id"), wanted)).to_pylist():
-                found[row["id"]] = f"{row['path']}:{row['member']}" if row["member"] else row["path"]
+                found[row["id"]] = f"{row['path']}::{row['member']}" if row["member"] else row["path"]
     return found
 
 
