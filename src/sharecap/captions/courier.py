@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sharecap.captions.canary import Canary
 from sharecap.captions.captioner import (
     Answer,
     BusyError,
@@ -24,10 +25,12 @@ from sharecap.captions.captioner import (
     TeacherError,
     UnavailableError,
 )
-from sharecap.captions.ledger import Ledger
+from sharecap.captions.gates import Gates
+from sharecap.captions.ledger import How, Ledger
 from sharecap.captions.pace import Pace, Ticket
 from sharecap.captions.plan import Job
-from sharecap.captions.price import Budget
+from sharecap.captions.price import Budget, worst_case
+from sharecap.captions.remedy import PENDING, REMEDIES, Ask, ask_after, following
 from sharecap.captions.verdict import RESAMPLED, verdict
 from sharecap.errors import SharecapError, Stopped
 from sharecap.images.dataset import free_bytes
@@ -50,16 +53,10 @@ class Patience:
     dead_after: int = 5  # requests given up in a row, none answered between, after which the run stops
 
 
-@dataclass(frozen=True)
-class Gate:
-    """When to stop because the answers are no captions."""
+DEFAULT_PATIENCE = Patience()
 
-    after: int = 20  # answers before the first look
-    share: float = 0.5  # of the answers so far, or of the last `window`; more failures than this stop the run
-    window: int = 100  # answers
-
-
-DEFAULT_PATIENCE, DEFAULT_GATE = Patience(), Gate()
+PLAIN = Ask()
+"""The request as it is put first."""
 
 LOOK_EVERY = 8
 """Requests between looks at the disk's free space."""
@@ -74,18 +71,20 @@ class Courier:
     budget: Budget
     sampling: Sampling
     patience: Patience
-    gate: Gate
+    gates: Gates
     progress: Progress
     rng: random.Random
     disk: Path
     margin_bytes: int  # free space below which nothing more is sent, so that answers on the way find room
     # Where requests go out by another way, the pace isn't asked.
     pace: Pace = field(default_factory=lambda: Pace(1, time.monotonic))
+    second: Captioner | None = None  # is asked what the first one refuses
+    canary: Canary | None = None
+    look_back: bool = False  # some jobs failed before: what was tried on them isn't paid for again
     requests: int = 0  # attempts sent
     failures: Counter[str] = field(default_factory=Counter)
     stopping: SharecapError | None = None
-    _judged: int = 0
-    _recent: deque[bool] = field(default_factory=deque)
+    full: dict[str, str] = field(default_factory=dict)  # source whose budget is spent -> in words
     _given_up: int = 0  # requests given up since the last answer
     _answered: bool = False
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,7 +92,6 @@ class Courier:
 
     def __post_init__(self) -> None:
         self.budget.changed = self._changed.set
-        self._recent = deque(maxlen=self.gate.window)
 
     async def work(self, jobs: Iterator[Job]) -> None:
         """One worker: take jobs until there are none, or the run stops."""
@@ -110,13 +108,20 @@ class Courier:
 
     async def carry(self, job: Job) -> None:
         """See one job through."""
-        tries = busy = redraws = 0
-        while ticket := await self._may_send(worst := self.budget.worst(job.bound), job.prompt.text):
-            await self.ledger.sent(job.key, job.image.id, self.captioner.name, job.prompt.id, worst)
+        tries = busy = 0
+        steps = self._steps_before(job)
+        while True:
+            ask = ask_after(steps)
+            request = self._put(job, ask)
+            worst = self._worst(job, ask, request)
+            ticket = await self._may_send(worst, request.prompt, job.image.source)
+            if ticket is None:
+                return
+            captioner = self._asked(ask)
+            await self.ledger.sent(job.key, job.image.id, captioner.name, job.prompt.id, worst)
             self.requests += 1
-            request = Request(job.image, job.prompt.text, self._draw(redraws))
             try:
-                answer = await self._ask(request, ticket)
+                answer = await self._ask(captioner, request, ticket)
             except ImageError as error:
                 await self._book_unpaid(job, worst, f"image_{error.reason}", error)
                 self._finish(f"image_{error.reason}")
@@ -126,8 +131,14 @@ class Courier:
                 self.stop(error)
                 return
             except RejectedError as error:
-                await self._book_unpaid(job, worst, error.kind, error)
-                self._judge(error.kind, job, str(error))
+                # A server may not take what a remedy asks for; the failure that called for it stands.
+                kind = steps[-1].partition(":")[0] if steps and error.kind == "rejected" else error.kind
+                if step := self._following(kind, steps):
+                    steps.append(step)
+                    await self._book_unpaid(job, worst, PENDING + kind, error, self._how(job, steps))
+                    continue
+                await self._book_unpaid(job, worst, kind, error)
+                self._judge(kind, job, str(error))
                 return
             except BusyError as error:
                 busy += 1
@@ -149,16 +160,100 @@ class Courier:
                     return
                 await self._pause(self._backoff(tries))
                 continue
-            kind = await self._book_answer(job, worst, answer)
-            if kind in RESAMPLED and redraws < self.patience.redraws:
-                redraws += 1
+            outcome = verdict(answer, request.prompt)
+            if step := self._following(outcome, steps):
+                steps.append(step)
+                await self._book_answer(job, worst, answer, PENDING + step.partition(":")[0], steps, ask)
                 continue
-            self._judge(kind, job, answer.text)
+            await self._book_answer(job, worst, answer, outcome, steps, ask)
+            self._judge(outcome, job, answer.text)
+            if self.canary and outcome is None and not self.stopping:
+                await self.canary.saw(self, job, answer.text)
             return
 
-    async def _may_send(self, worst: float | None, prompt: str) -> Ticket | None:
-        """Wait for the server's leave, a place and money; None when the run stops."""
-        while not self.stopping:
+    async def take(
+        self,
+        job: Job,
+        worst: float | None,
+        outcome: Answer | SharecapError,
+        *,
+        more_tries: bool = False,
+        more_draws: bool = False,
+    ) -> bool:
+        """Book the outcome of a request that went out by another way: in a batch's file, to a worker.
+
+        True if it is to go out once more, which is up to the caller: where waiting (`more_tries`) or other
+        words (`more_draws`) may help.
+        """
+        kind: str | None = None
+        if isinstance(outcome, Answer):
+            kind = verdict(outcome, job.prompt.text)
+            await self._book_answer(job, worst, outcome, kind)
+            if kind in RESAMPLED and more_draws:
+                return True
+            self._judge(kind, job, outcome.text)
+            return False
+        if isinstance(outcome, UnavailableError):
+            await self._book_unavailable(job, worst, outcome)
+        else:
+            kind = f"image_{outcome.reason}" if isinstance(outcome, ImageError) else "error"
+            kind = outcome.kind if isinstance(outcome, TeacherError) else kind
+            await self._book_unpaid(job, worst, kind, outcome)
+        if isinstance(outcome, BusyError | UnavailableError) and more_tries:
+            return True
+        if isinstance(outcome, FatalError):
+            self.stop(outcome)
+        elif isinstance(outcome, RejectedError):
+            self._judge(outcome.kind, job, str(outcome))
+        else:
+            self._finish(outcome.kind if isinstance(outcome, TeacherError) else kind)
+        return False
+
+    def ended(self) -> SharecapError | None:
+        """Why the run did not come to its end, if it didn't."""
+        if self.full and not self.stopping:
+            todo = "the other sources are done; run again with a higher --budget SOURCE=USD to go on"
+            return Stopped("; ".join(self.full.values()), todo=todo)
+        return self.stopping
+
+    def _steps_before(self, job: Job) -> list[str]:
+        """What an earlier run tried on this request, and what it left to be tried."""
+        if not self.look_back:
+            return []
+        kind, steps = self.ledger.remedied(job.key)
+        if kind in REMEDIES:  # it failed for good then, and is asked again
+            step = self._following(kind, steps)
+            return [*steps, step] if step else []
+        return steps
+
+    def _following(self, kind: str | None, steps: list[str]) -> str | None:
+        return following(kind, steps, has_second=self.second is not None, redraws=self.patience.redraws)
+
+    def _asked(self, ask: Ask) -> Captioner:
+        return self.second if ask.second and self.second else self.captioner
+
+    def _put(self, job: Job, ask: Ask) -> Request:
+        """The request as it is put this time; its key stays that of the first."""
+        prompt = job.prompt.rephrased if ask.rephrased else job.prompt.text
+        return Request(job.image, prompt, ask.sampling(self.sampling))
+
+    def _worst(self, job: Job, ask: Ask, request: Request) -> float | None:
+        bound = job.bound
+        if ask != Ask():
+            bound = worst_case(job.image, request.prompt, request.sampling.max_tokens, job.image_tokens)
+        return self.budget.worst(bound, second=ask.second)
+
+    def _how(self, job: Job, steps: list[str], ask: Ask | None = None) -> How | None:
+        """Who gave the last answer to what, where it wasn't the first; also to take back what stood there."""
+        if not steps and not self.look_back:
+            return None
+        ask = ask or ask_after(steps)
+        prompt_id = f"{job.prompt.id}+rephrased" if ask.rephrased else job.prompt.id
+        return How(self._asked(ask).name, prompt_id, " ".join(steps))
+
+    async def _may_send(self, worst: float | None, prompt: str, source: str) -> Ticket | None:
+        """Wait for the server's leave, a place and money; None when the run or the source stops."""
+        while not self.stopping and source not in self.full:
             wait = self.pace.wait_s(prompt)
             if wait is None:
                 await self._change()
@@ -170,8 +265,11 @@ class Courier:
                 todo = "free some space and run the same command again: it goes on from there"
                 self.stop(SharecapError("no space left on the disk", where=self.disk, todo=todo))
                 continue
-            if self.budget.reserve(worst):
+            if self.budget.reserve(worst, source):
                 return self.pace.leave(prompt)
+            if why := self.budget.source_wall(worst, source):
+                self.full[source] = why
+                continue
             if self.budget.out == 0:
                 spent, limit = self.budget.spent_usd, self.budget.limit_usd
                 what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
@@ -184,10 +282,10 @@ class Courier:
         self._changed.clear()
         await self._changed.wait()
 
-    async def _ask(self, request: Request, ticket: Ticket) -> Answer:
+    async def _ask(self, captioner: Captioner, request: Request, ticket: Ticket) -> Answer:
         """Send it; the pace learns from what comes back."""
         try:
-            answer = await self.captioner.answer(request)
+            answer = await captioner.answer(request)
         finally:
             self.pace.back()
             self._changed.set()
@@ -196,24 +294,30 @@ class Courier:
 
     def _draw(self, redraws: int) -> Sampling:
         """The sampling of the n-th further draw: another seed, not greedy, or the same words come again."""
-        if not redraws:
-            return self.sampling
-        temperature = 0.7 if self.sampling.temperature == 0 else self.sampling.temperature
-        return replace(self.sampling, seed=(self.sampling.seed or 0) + redraws, temperature=temperature)
+        return Ask(draws=redraws).sampling(self.sampling)
 
-    async def _book_answer(self, job: Job, worst: float | None, answer: Answer) -> str | None:
-        """Settle what the answer cost and put it on disk; the kind of failure, or None for a caption."""
+    async def _book_answer(
+        self,
+        job: Job,
+        worst: float | None,
+        answer: Answer,
+        kind: str | None,
+        steps: list[str] | None = None,
+        ask: Ask = PLAIN,
+    ) -> None:
+        """Settle what the answer cost and put it on disk: as a caption, or as a failure of this `kind`."""
         self._answered, self._given_up = True, 0
-        kind = verdict(answer, job.prompt.text)
         usage = answer.usage or Usage()
-        price = self.budget.price
+        price = self.budget.price_for(second=ask.second)
+        rates = (price.prompt_usd, price.completion_usd) if price else (0.0, 0.0)
+        how = self._how(job, steps or [], ask)
         # A server that reports no usage may have used all that it could.
         cost = None if price is None else price.of(answer.usage) if answer.usage else worst
         self.budget.learn(job.bound, usage)
-        self.budget.settle(worst, cost)
+        self.budget.settle(worst, cost, job.image.source)
         text = answer.text.strip()
         if kind is None:
-            await self.ledger.done(job.key, text, answer.finish_reason, usage, cost)
+            await self.ledger.done(job.key, text, answer.finish_reason, usage, cost, price=rates, how=how)
         else:
             error = answer.refusal or text
             await self.ledger.failed(
@@ -224,16 +328,19 @@ class Courier:
                 cost_usd=cost,
                 text=text,
                 finish_reason=answer.finish_reason,
+                price=rates,
+                how=how,
             )
-        return kind
 
-    async def _book_unpaid(self, job: Job, worst: float | None, kind: str, error: SharecapError) -> None:
-        self.budget.settle(worst, 0.0)
-        await self.ledger.failed(job.key, kind, error.what)
+    async def _book_unpaid(
+        self, job: Job, worst: float | None, kind: str, error: SharecapError, how: How | None = None
+    ) -> None:
+        self.budget.settle(worst, 0.0, job.image.source)
+        await self.ledger.failed(job.key, kind, error.what, how=how)
 
     async def _book_unavailable(self, job: Job, worst: float | None, error: UnavailableError) -> None:
         maybe = worst if error.maybe_billed else 0.0
-        self.budget.settle(worst, maybe)
+        self.budget.settle(worst, maybe, job.image.source)
         await self.ledger.failed(
             job.key, error.kind, error.what, doubtful=error.maybe_billed, doubtful_usd=maybe
         )
@@ -249,25 +356,10 @@ class Courier:
         self.progress.tick()
 
     def _judge(self, kind: str | None, job: Job, said: str) -> None:
-        """Count an outcome, and stop the run when too many answers are no captions."""
+        """Count an outcome, and stop the run when a gate closes."""
         self._finish(kind)
-        self._judged += 1
-        self._recent.append(kind is not None)
-        if kind is None or self._judged < self.gate.after:
-            return
-        failed = sum(self._recent)
-        if failed > self.gate.share * len(self._recent):
-            kinds = ", ".join(f"{n} {k}" for k, n in self.failures.most_common())
-            example = " ".join(said.split())[:160]
-            what = (
-                f"{failed} of the last {len(self._recent)} answers are no captions ({kinds}); "
-                f"for example {kind} on {place_of(job.image)}: {example!r}"
-            )
-            self.stop(
-                Stopped(
-                    what, todo="mend the prompt or the teacher, then run the same command with --retry-failed"
-                )
-            )
+        if why := self.gates.saw(job.image.source, kind, said, place_of(job.image)):
+            self.stop(why)
 
     def _give_up(self, error: TeacherError) -> None:
         """Leave the request failed; stop when no request gets through any more."""

@@ -50,6 +50,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS requests_key ON requests (key);
 PRAGMA user_version = {VERSION};
 """
 
+IN_BATCH = "in_batch"
+"""`error_kind` of a request in state `sent` whose answer comes with a batch, be it after a restart."""
+
 _UNUSED = Usage()
 _COLUMNS = (
     "key, state, attempts, doubtful, doubtful_usd, reserved_usd, cost_usd, prompt_tokens, completion_tokens, "
@@ -117,28 +120,41 @@ class Ledger:
         """Count what a killed run left open, and book it as perhaps paid."""
         with self._writer as db:
             count, usd, priced = db.execute(
-                "SELECT count(*), sum(reserved_usd), count(reserved_usd) FROM requests WHERE state = 'sent'"
+                "SELECT count(*), sum(reserved_usd), count(reserved_usd) FROM requests "
+                f"WHERE state = 'sent' AND error_kind IS NOT '{IN_BATCH}'"
             ).fetchone()
             if count:
                 db.execute(
                     "UPDATE requests SET state = 'failed', error_kind = 'in_flight', "
                     "error = 'the run was killed while the request was out', doubtful = doubtful + 1, "
                     "doubtful_usd = doubtful_usd + coalesce(reserved_usd, 0), reserved_usd = NULL "
-                    "WHERE state = 'sent'"
+                    f"WHERE state = 'sent' AND error_kind IS NOT '{IN_BATCH}'"
                 )
         return InFlight(count, usd if priced else None)
 
     async def sent(
-        self, key: bytes, image_id: str, model: str, prompt_id: str, worst_usd: float | None
+        self,
+        key: bytes,
+        image_id: str,
+        model: str,
+        prompt_id: str,
+        worst_usd: float | None,
+        *,
+        in_batch: bool = False,
     ) -> None:
-        """Book an attempt. When this returns, the attempt is on disk and the request may leave."""
+        """Book an attempt. When this returns, the attempt is on disk and the request may leave.
+
+        `in_batch`: its answer outlives this run, so no later run takes it for lost.
+        """
         statement = (
             "INSERT INTO requests "
-            "(key, image_id, model, prompt_id, state, attempts, reserved_usd, changed_at) "
-            "VALUES (?, ?, ?, ?, 'sent', 1, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'sent', "
-            "attempts = attempts + 1, reserved_usd = excluded.reserved_usd, changed_at = excluded.changed_at"
+            "(key, image_id, model, prompt_id, state, attempts, reserved_usd, error_kind, changed_at) "
+            "VALUES (?, ?, ?, ?, 'sent', 1, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'sent', "
+            "attempts = attempts + 1, reserved_usd = excluded.reserved_usd, "
+            "error_kind = excluded.error_kind, changed_at = excluded.changed_at"
         )
-        await self._book((statement, (key, image_id, model, prompt_id, worst_usd, time.time())))
+        kind = IN_BATCH if in_batch else None
+        await self._book((statement, (key, image_id, model, prompt_id, worst_usd, kind, time.time())))
 
     async def done(
         self, key: bytes, text: str, finish_reason: str, usage: Usage, cost_usd: float | None

@@ -11,7 +11,7 @@ from typing import Any
 from sharecap import artifact
 from sharecap.captions.captioner import Captioner, Sampling
 from sharecap.captions.keys import request_key
-from sharecap.captions.ledger import Entry, look_up, read_only
+from sharecap.captions.ledger import IN_BATCH, Entry, look_up, read_only
 from sharecap.captions.price import Budget, Price, worst_case
 from sharecap.captions.prompts import Pack, Prompt
 from sharecap.images.catalog import Catalog
@@ -23,7 +23,7 @@ PIECE = 500
 
 AGAIN = frozenset(
     {"in_flight", "server_error", "timeout", "dropped", "unreachable", "malformed", "rate_limited", "fatal"}
-)
+) | {"batch_expired", "batch_cancelled", "batch_failed", "batch_lost", "not_submitted"}
 """Failures of the way, not of the image: the next run asks again as long as the layer is not sealed."""
 
 Find = Callable[[Sequence[bytes]], Mapping[bytes, Entry]]
@@ -94,8 +94,10 @@ class Plan:
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
-        if entry is None or entry.state == "sent":
+        if entry is None:
             return True
+        if entry.state == "sent":  # what is in a batch will be answered there
+            return entry.error_kind != IN_BATCH
         kind = entry.error_kind or ""
         again = self.retry_failed or kind in AGAIN or kind.startswith("image_")
         return entry.state == "failed" and again

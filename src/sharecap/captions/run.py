@@ -9,23 +9,27 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from sharecap import artifact
+from sharecap.captions.batch_log import NAME as BATCHES
+from sharecap.captions.batch_log import BatchLog
+from sharecap.captions.batches import DEFAULT_RULES, Batches, BatchRules
 from sharecap.captions.captioner import DEFAULT_SAMPLING, Captioner, Sampling
 from sharecap.captions.courier import DEFAULT_GATE, DEFAULT_PATIENCE, Courier, Gate, Patience
 from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
-from sharecap.captions.ledger import Entry, InFlight, Ledger
+from sharecap.captions.ledger import IN_BATCH, Entry, InFlight, Ledger
 from sharecap.captions.pace import Pace
 from sharecap.captions.plan import Forecast, Job, Plan, Survey, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
+from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.open import open_teacher
-from sharecap.errors import Interrupted, SharecapError, UsageError
+from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
@@ -52,6 +56,10 @@ class RunReport:
     prompt_tokens: int
     completion_tokens: int
     seconds: float  # of this run
+
+
+Engine = Callable[[Courier, Iterator[Job], Plan], Awaitable[None]]
+"""Sees jobs through and books their outcomes by the courier, until there are none or the courier stops."""
 
 
 def plan(
@@ -87,13 +95,16 @@ def run(
     retry_failed: bool = False,
     progress: Progress | None = None,
     rng: random.Random | None = None,
+    batch: BatchRules = DEFAULT_RULES,
+    engine: Engine | None = None,
 ) -> RunReport:
     """Caption every image of `dataset` into the sealed layer `layer`; a sealed one is only reported.
 
     `concurrency` is how many requests are out at a time, the captioner's own choice if None; `budget_usd`
     bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
-    take. Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C, `SharecapError` when the
-    teacher or the disk fails; the same call then goes on where it stopped.
+    take; `batch` is for a teacher behind a Batch API; `engine` has requests answered elsewhere than in this
+    process (`cluster.py`). Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C,
+    `SharecapError` when the teacher or the disk fails; the same call then goes on where it stopped.
     """
     if concurrency is not None and concurrency < 1:
         raise UsageError("concurrency must be at least 1", where=concurrency)
@@ -108,6 +119,9 @@ def run(
         retry_failed=retry_failed,
     )
     at_once = concurrency or wanted.captioner.concurrency
+    if isinstance(wanted.captioner, BatchTeacher):
+        budget.price = batch.price(price)
+        engine = _batches(wanted.captioner, batch)
     refuse_other_layer(dataset, layer, wanted.config())
     if found := finished(wanted, layer):
         return found
@@ -120,7 +134,7 @@ def run(
         progress.failed = before.images - before.open - before.done
         with progress.shown():
             requests = _drive(
-                wanted.open_jobs(before),
+                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(before), wanted),
                 lambda: Courier(
                     captioner=wanted.captioner,
                     ledger=ledger,
@@ -134,7 +148,6 @@ def run(
                     pace=Pace(at_once, time.monotonic),
                     margin_bytes=at_once * 65_536 + 1_048_576,
                 ),
-                at_once,
             )
         after = Survey()  # counted while the layer is written
 
@@ -166,19 +179,40 @@ def finished(wanted: Plan, layer: str) -> RunReport | None:
     return RunReport(**{**sealed.metrics, **kept, "layer": layer, "path": str(directory), "seconds": 0.0})
 
 
-def _drive(jobs: Iterator[Job], make_courier: Callable[[], Courier], concurrency: int) -> int:
-    """Run the workers to their end; the number of requests sent. Raises what stopped them."""
+def _workers(at_once: int) -> Engine:
+    """The engine of a captioner that this process asks itself: so many requests at a time."""
+
+    async def engine(courier: Courier, jobs: Iterator[Job], _: Plan) -> None:
+        workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    return engine
+
+
+def _batches(teacher: BatchTeacher, rules: BatchRules) -> Engine:
+    """The engine of a captioner behind a Batch API."""
+
+    async def engine(courier: Courier, jobs: Iterator[Job], wanted: Plan) -> None:
+        with BatchLog(courier.disk / BATCHES) as log:
+            await Batches(wanted, teacher, courier, log, rules).drive(jobs)
+
+    return engine
+
+
+def _drive(engine: Callable[[Courier], Awaitable[None]], make_courier: Callable[[], Courier]) -> int:
+    """Run the engine to its end; the number of requests sent. Raises what stopped it."""
 
     async def main() -> int:
         courier = make_courier()
         with _interrupts(courier):
-            workers = [asyncio.create_task(courier.work(jobs)) for _ in range(concurrency)]
             try:
-                await asyncio.gather(*workers)
+                await engine(courier)
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
                 await courier.captioner.close()
         if courier.stopping:
             raise courier.stopping
@@ -226,6 +260,10 @@ def _seal(wanted: Plan, layer: str, ledger: Ledger, after: Survey, report: Calla
             for job in jobs:
                 entry = entries.get(job.key)
                 after.count(wanted, job, entry)
+                if entry and entry.error_kind == IN_BATCH:
+                    what = "requests are still out in batches, so the layer can't be sealed"
+                    todo = "take in their answers: run again with --teacher batch:..."
+                    raise Stopped(what, where=layer, todo=todo)
                 if entry is None or entry.state == "sent":
                     what = f"no outcome for {place_of(job.image)}, so the layer can't be sealed"
                     raise SharecapError(what, where=layer, todo="run the same command again")

@@ -25,7 +25,9 @@ from aiohttp import web
 
 from sharecap.artifact import plain
 from sharecap.errors import SharecapError, UsageError
+from sharecap.scenes.batch_files import BatchFiles
 from sharecap.scenes.chat_completions import (
+    Question,
     RequestError,
     completion,
     digest,
@@ -59,12 +61,16 @@ class Settings:
     retry_after_s: float = 1.0  # what a 429 asks its sender to wait
     require_key_env: str | None = None  # environment variable that holds the key to be sent
     log: Path | None = None  # one JSON line per request: digests and status
+    batches: Path | None = None  # directory that keeps files and batches; None: no batch API
+    batch_faults: Mapping[str, float] = field(default_factory=dict)  # fault -> probability, see batch_files
+    batch_line_ms: float = 0.0  # time that every line of a batch takes
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The settings that `plain` made JSON of."""
         paths = {name: tuple(map(Path, fields[name])) for name in ("truth", "answers")}
-        return cls(**{**fields, **paths, "log": Path(fields["log"]) if fields["log"] else None})
+        maybe = {name: Path(fields[name]) if fields[name] else None for name in ("log", "batches")}
+        return cls(**{**fields, **paths, **maybe})
 
 
 @contextmanager
@@ -147,6 +153,17 @@ class Knowledge:
         return describe(Scene.from_json(json.loads(self.scenes[pixels])), topics, rng, mistakes)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question whose picture was looked at."""
+
+    question: Question
+    width: int
+    height: int
+    digests: dict[str, Any]  # of prompt, pixels and request, and how often it had come before
+    chance: random.Random  # what is drawn for this attempt
+
+
 class Simulator:
     """The request handlers, and the count of how often each request has come."""
 
@@ -161,6 +178,10 @@ class Simulator:
         app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self.guard])
         app.router.add_post("/v1/chat/completions", self.complete)
         app.router.add_get("/v1/models", self.list_models)
+        if (place := self.settings.batches) is not None:
+            settings = self.settings
+            faults, line_ms = settings.batch_faults, settings.batch_line_ms
+            BatchFiles(place, self.reply, faults, settings.seed, line_ms).join(app)
         return app
 
     @web.middleware
@@ -188,8 +209,12 @@ class Simulator:
 
     def note(self, request: web.Request, **fields: Any) -> None:
         """One line in the log, with the digests that the request has got so far."""
+        self.write_log({**request.get("digests", {}), **fields})
+
+    def write_log(self, line: Mapping[str, Any]) -> None:
+        """Append to the log, where there is one."""
         if self.log is not None:
-            self.log.write(json.dumps({**request.get("digests", {}), **fields}) + "\n")
+            self.log.write(json.dumps(line) + "\n")
             self.log.flush()
 
     async def list_models(self, _: web.Request) -> web.Response:
@@ -199,34 +224,63 @@ class Simulator:
 
     async def complete(self, request: web.Request) -> web.Response:
         """POST /v1/chat/completions: recognise the picture, draw a fault, answer."""
-        question = read_question(await request.read())
-        width, height, pixels = look(question.image)
-        digests = {"prompt": digest(question.prompt), "pixels": pixels}
-        key = digest(json.dumps([digests, question.model, question.sampling]))
-        attempt = self.attempts[key]
-        self.attempts[key] += 1
-        request["digests"] = {**digests, "request": key, "attempt": attempt}
-        if not self.knowledge.knows(pixels):
-            message = f"The simulated teacher does not know this picture of {width} x {height} pixels."
-            raise RequestError(message, code="unknown_picture", param="messages")
-
-        settings = self.settings
-        chance = random.Random(f"fault/{settings.seed}/{key}/{attempt}")
+        asked = self.recognise(await request.read())
+        request["digests"] = asked.digests
+        self.check_known(asked)
+        settings, chance = self.settings, asked.chance
         fault, slow = draw_fault(settings.faults, chance), chance.random() < settings.faults.get(SLOW, 0.0)
         if settings.latency_ms > 0 or slow:
             await asyncio.sleep((settings.latency_ms or 100.0) / 1000 * (10 if slow else 1))
         if fault in UNANSWERED:
             return self.leave_unanswered(request, fault)
-
-        # The words depend on the request alone, so a retry after a fault changes no caption.
-        words = random.Random(f"words/{settings.seed}/{key}")
-        seen = self.knowledge.another(pixels, chance) if fault == "blind" else pixels
-        good = self.knowledge.answer(seen, topics_of(question.prompt), words, settings.mistakes)
-        text, finish_reason = spoil(fault, good, question.prompt, chance)
-        # A picture that never reached the model isn't billed: the sign by which blindness can be found.
-        for_image = 0 if fault == "blind" else image_tokens(width, height, question.detail)
         self.note(request, status=200, fault=fault)
-        return web.json_response(completion(question, text, finish_reason, for_image))
+        return web.json_response(self.tell(asked, fault))
+
+    def reply(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """A batch's line: (status, body) of the answer, with the same words and faults as over HTTP."""
+        digests: dict[str, Any] = {}
+        try:
+            asked = self.recognise(body)
+            digests = asked.digests
+            self.check_known(asked)
+            fault = draw_fault(self.settings.faults, asked.chance)
+            if fault in UNANSWERED:
+                raise RequestError("The server had an error.", status=500, code="server_error")
+        except RequestError as error:
+            self.write_log({**digests, "status": error.status, "code": error.code, "fault": ""})
+            return error.status, error.body()
+        self.write_log({**digests, "status": 200, "fault": fault})
+        return 200, self.tell(asked, fault)
+
+    def recognise(self, body: bytes) -> Asked:
+        """The question in a body, and what is drawn for it."""
+        question = read_question(body)
+        width, height, pixels = look(question.image)
+        digests = {"prompt": digest(question.prompt), "pixels": pixels}
+        key = digest(json.dumps([digests, question.model, question.sampling]))
+        attempt = self.attempts[key]
+        self.attempts[key] += 1
+        chance = random.Random(f"fault/{self.settings.seed}/{key}/{attempt}")
+        return Asked(question, width, height, {**digests, "request": key, "attempt": attempt}, chance)
+
+    def check_known(self, asked: Asked) -> None:
+        """Raise a 400 for a picture that is not known."""
+        if not self.knowledge.knows(asked.digests["pixels"]):
+            size = f"{asked.width} x {asked.height}"
+            message = f"The simulated teacher does not know this picture of {size} pixels."
+            raise RequestError(message, code="unknown_picture", param="messages")
+
+    def tell(self, asked: Asked, fault: str) -> dict[str, Any]:
+        """The body of an answer to which `fault` has happened."""
+        question, pixels = asked.question, asked.digests["pixels"]
+        # The words depend on the request alone, so a retry after a fault changes no caption.
+        words = random.Random(f"words/{self.settings.seed}/{asked.digests['request']}")
+        seen = self.knowledge.another(pixels, asked.chance) if fault == "blind" else pixels
+        good = self.knowledge.answer(seen, topics_of(question.prompt), words, self.settings.mistakes)
+        text, finish_reason = spoil(fault, good, question.prompt, asked.chance)
+        # A picture that never reached the model isn't billed: the sign by which blindness can be found.
+        for_image = 0 if fault == "blind" else image_tokens(asked.width, asked.height, question.detail)
+        return completion(question, text, finish_reason, for_image)
 
     def leave_unanswered(self, request: web.Request, fault: str) -> web.Response:
         """A 429, a 500, or a connection that breaks off."""

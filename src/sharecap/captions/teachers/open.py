@@ -1,4 +1,5 @@
-"""From the words after `--teacher` to a captioner: `http(s)://…/v1#MODEL`, `openai:MODEL`, `local:DIRECTORY`.
+"""From the words after `--teacher` to a captioner: `http(s)://…/v1#MODEL`, `openai:MODEL`, `local:DIRECTORY`,
+and `batch:` before one of the first two for the Batch API of the same server.
 
 Keys come from the environment, never from arguments, and never reach a log, a ledger or a manifest.
 """
@@ -12,7 +13,7 @@ from sharecap.captions.captioner import Captioner
 from sharecap.errors import UsageError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_FORMS = "give http(s)://HOST/v1#MODEL, openai:MODEL or local:DIRECTORY"
+_FORMS = "give http(s)://HOST/v1#MODEL, openai:MODEL, batch: before one of these, or local:DIRECTORY"
 
 
 def open_teacher(
@@ -29,7 +30,10 @@ def open_teacher(
     batch of a local captioner.
     """
     environment = os.environ if environment is None else environment
+    in_batches = spec.startswith("batch:")
+    spec = spec.removeprefix("batch:")
     if spec.startswith(("http://", "https://")):
+        from sharecap.captions.teachers.batch import BatchTeacher
         from sharecap.captions.teachers.endpoint import Endpoint
 
         url = _split(spec)
@@ -39,16 +43,19 @@ def open_teacher(
             todo = f"put the key into the environment variable {KEY_VARIABLE}"
             raise UsageError("no keys in the teacher's address", where=_bare(spec), todo=todo)
         base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
-        return Endpoint(base, url.fragment, _key(environment), timeout_s=timeout_s, concurrency=concurrency)
-    kind, _, rest = spec.partition(":")
-    if kind == "openai" and rest:
+        kind = BatchTeacher if in_batches else Endpoint
+        return kind(base, url.fragment, _key(environment), timeout_s=timeout_s, concurrency=concurrency)
+    form, _, rest = spec.partition(":")
+    if form == "openai" and rest:
+        from sharecap.captions.teachers.batch import BatchTeacher
         from sharecap.captions.teachers.endpoint import OPENAI, Endpoint
 
         key = _key(environment)
         if not key:
             todo = f"set the environment variable {KEY_VARIABLE}"
             raise UsageError("no API key for openai", todo=todo)
-        return Endpoint(
+        kind = BatchTeacher if in_batches else Endpoint
+        return kind(
             OPENAI,
             rest,
             key,
@@ -56,7 +63,7 @@ def open_teacher(
             timeout_s=timeout_s,
             concurrency=concurrency,
         )
-    if kind == "local" and rest:
+    if form == "local" and rest and not in_batches:
         from sharecap.captions.teachers.local import LocalCaptioner
 
         return LocalCaptioner(Path(rest), batch_size=batch_size)
