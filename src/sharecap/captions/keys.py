@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 from dataclasses import asdict
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from sharecap.captions.captioner import Sampling
@@ -21,11 +22,11 @@ def messages(prompt: str, image: Any) -> list[dict[str, Any]]:
 def request_key(image_id: str, preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
     """32 bytes that name the request."""
     rest = _rest(preparation, prompt, model, sampling)
-    return hashlib.sha256(f"[{json.dumps(image_id)}, {rest}".encode()).digest()
+    return hashlib.sha256(b"".join((b"[", encode_basestring_ascii(image_id).encode(), b", ", rest))).digest()
 
 
 @functools.lru_cache(maxsize=1024)
-def _rest(preparation: str, prompt: str, model: str, sampling: Sampling) -> str:
+def _rest(preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
     """The JSON list's part after the image: the same for all images that are asked the same."""
     what = [preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
-    return json.dumps(what, ensure_ascii=False, sort_keys=True)[1:]
+    return json.dumps(what, ensure_ascii=False, sort_keys=True)[1:].encode()

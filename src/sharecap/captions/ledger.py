@@ -46,6 +46,18 @@ CREATE TABLE IF NOT EXISTS texts (
     id INTEGER PRIMARY KEY REFERENCES requests,
     text TEXT NOT NULL              -- the last answer's words, also of one that is no caption
 );
+CREATE TABLE IF NOT EXISTS remedies (   -- requests whose first answer was no caption
+    id INTEGER PRIMARY KEY REFERENCES requests,
+    captioner TEXT NOT NULL,        -- who gave the last answer
+    prompt_id TEXT NOT NULL,        -- what that was an answer to
+    steps TEXT NOT NULL             -- "KIND:REMEDY", with spaces between (remedy.py)
+);
+CREATE TABLE IF NOT EXISTS probes (     -- outcomes of the canary (canary.py)
+    id INTEGER PRIMARY KEY,
+    layer TEXT NOT NULL,
+    alike REAL NOT NULL,
+    apart REAL NOT NULL
+);
 CREATE UNIQUE INDEX IF NOT EXISTS requests_key ON requests (key);
 PRAGMA user_version = {VERSION};
 """
@@ -57,6 +69,15 @@ _UNUSED = Usage()
 _COLUMNS = (
     "key, state, attempts, doubtful, doubtful_usd, reserved_usd, cost_usd, prompt_tokens, completion_tokens, "
     "error_kind, error, finish_reason"
+)
+_REMEDIED = (
+    "INSERT OR REPLACE INTO remedies (id, captioner, prompt_id, steps) SELECT id, ?, ?, ? FROM requests "
+    "WHERE key = ?"
+)
+# An answer without a price makes all of its request unpriced; one with a price prices what came before it.
+_COST = (
+    "cost_usd = CASE WHEN ? IS NULL THEN CASE WHEN ? THEN NULL ELSE cost_usd END ELSE "
+    "coalesce(cost_usd, (prompt_tokens * ? + completion_tokens * ?) / 1e6) + ? END"
 )
 _SAY = "INSERT OR REPLACE INTO texts (id, text) SELECT id, ? FROM requests WHERE key = ?"
 
@@ -76,7 +97,18 @@ class Entry(NamedTuple):
     error_kind: str | None
     error: str | None
     finish_reason: str | None
-    text: str | None  # None also where it wasn't asked for
+    text: str | None  # None also where it wasn't asked for, as the three that follow
+    answered_by: str | None = None  # who gave the last answer, where a remedy was tried
+    asked_as: str | None = None  # the id of the prompt that it answers
+    steps: str | None = None  # the remedies
+
+
+class How(NamedTuple):
+    """How the last answer of a request came about whose first one was no caption."""
+
+    captioner: str
+    prompt_id: str
+    steps: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +117,16 @@ class InFlight:
 
     requests: int = 0
     usd: float | None = None  # what they can have cost; None: no price was known
+
+
+class Tally(NamedTuple):
+    """Sums over requests that are all done."""
+
+    cost_usd: float
+    doubtful: int
+    doubtful_usd: float
+    prompt_tokens: int
+    completion_tokens: int
 
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -157,18 +199,28 @@ class Ledger:
         await self._book((statement, (key, image_id, model, prompt_id, worst_usd, kind, time.time())))
 
     async def done(
-        self, key: bytes, text: str, finish_reason: str, usage: Usage, cost_usd: float | None
+        self,
+        key: bytes,
+        text: str,
+        finish_reason: str,
+        usage: Usage,
+        cost_usd: float | None,
+        *,
+        price: tuple[float, float] = (0.0, 0.0),
+        how: How | None = None,
     ) -> None:
-        """Book a caption. When this returns, it is on disk."""
+        """Book a caption. When this returns, it is on disk. `price` is for what was unpriced before."""
         statement = (
             "UPDATE requests SET state = 'done', finish_reason = ?, error_kind = NULL, "
             "error = NULL, reserved_usd = NULL, "
-            "prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
-            "cost_usd = CASE WHEN ? IS NULL THEN cost_usd ELSE coalesce(cost_usd, 0) + ? END, changed_at = ? "
-            "WHERE key = ?"
+            f"prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, {_COST}, "
+            "changed_at = ? WHERE key = ?"
         )
-        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, cost_usd)
-        await self._book((statement, (finish_reason, *used, time.time(), key)), (_SAY, (text, key)))
+        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, usage != _UNUSED, *price, cost_usd)
+        remedied = ((_REMEDIED, (*how, key)),) if how else ()
+        await self._book(
+            (statement, (finish_reason, *used, time.time(), key)), (_SAY, (text, key)), *remedied
+        )
 
     async def failed(
         self,
@@ -182,24 +234,67 @@ class Ledger:
         doubtful: bool = False,
         text: str | None = None,
         finish_reason: str | None = None,
+        price: tuple[float, float] = (0.0, 0.0),
+        how: How | None = None,
     ) -> None:
         """Book an attempt that brought no caption: `doubtful` if it may be billed all the same."""
         statement = (
             "UPDATE requests SET state = 'failed', error_kind = ?, error = ?, reserved_usd = NULL, "
-            "prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
-            "cost_usd = CASE WHEN ? IS NULL THEN cost_usd ELSE coalesce(cost_usd, 0) + ? END, "
+            f"prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, {_COST}, "
             "doubtful = doubtful + ?, doubtful_usd = doubtful_usd + ?, finish_reason = ?, "
             "changed_at = ? WHERE key = ?"
         )
-        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, cost_usd)
+        used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, usage != _UNUSED, *price, cost_usd)
         doubt = (int(doubtful), doubtful_usd or 0.0)
         values = (kind, error[:500], *used, *doubt, finish_reason, time.time(), key)
         said = ((_SAY, (text, key)),) if text is not None else ()
-        await self._book((statement, values), *said)
+        remedied = ((_REMEDIED, (*how, key)),) if how else ()
+        await self._book((statement, values), *said, *remedied)
+
+    def remedied(self, key: bytes) -> tuple[str | None, list[str]]:
+        """(kind of its last failure, steps taken) of a request."""
+        statement = "SELECT error_kind, steps FROM requests LEFT JOIN remedies USING (id) WHERE key = ?"
+        try:
+            kind, steps = self._reader.execute(statement, (key,)).fetchone() or (None, None)
+        except sqlite3.Error as error:
+            raise ledger_error(error, self.path) from error
+        return kind, (steps or "").split()
+
+    async def condemn(self, keys: Sequence[bytes], kind: str, error: str) -> None:
+        """Book captions as failures after all. Their words stay, and can be reinstated."""
+        statement = (
+            "UPDATE requests SET state = 'failed', error_kind = ?, error = ? WHERE key = ? AND state = 'done'"
+        )
+        await self._book(*((statement, (kind, error, key)) for key in keys))
+
+    async def reinstate(self, kind: str) -> None:
+        """Take back what `condemn` did."""
+        statement = "UPDATE requests SET state = 'done', error_kind = NULL, error = NULL WHERE error_kind = ?"
+        await self._book((statement, (kind,)))
+
+    async def probed(self, layer: str, alike: float, apart: float) -> None:
+        """Book an outcome of the canary."""
+        await self._book(("INSERT INTO probes (layer, alike, apart) VALUES (?, ?, ?)", (layer, alike, apart)))
+
+    def probes(self, layer: str, newest: int) -> list[tuple[float, float]]:
+        """The newest outcomes of a layer's canary, (alike, apart), oldest first."""
+        statement = "SELECT alike, apart FROM probes WHERE layer = ? ORDER BY id DESC LIMIT ?"
+        try:
+            return self._reader.execute(statement, (layer, newest)).fetchall()[::-1]
+        except sqlite3.Error as error:
+            raise ledger_error(error, self.path) from error
+
+    def spent_on(self, prompt_id: str) -> tuple[float, int]:
+        """(USD, requests) of all requests under this prompt id, at worst case where it isn't known."""
+        return spent_on(self._reader, prompt_id, self.path)
 
     def look_up(self, keys: Sequence[bytes], *, texts: bool = True) -> dict[bytes, Entry]:
         """The entries that exist, by key. At most some hundreds of keys at a time."""
         return look_up(self._reader, keys, self.path, texts=texts)
+
+    def all_done(self, keys: Sequence[bytes]) -> Tally | None:
+        """What the requests came to, if all of them are done."""
+        return all_done(self._reader, keys, self.path)
 
     async def _book(self, *statements: Statement) -> None:
         """Have the statements made in one commit; the change is made even if nobody waits for it any more."""
@@ -281,12 +376,43 @@ def look_up(
     if not keys:
         return {}
     marks = ",".join("?" * len(keys))
-    text, joined = ("text", " LEFT JOIN texts USING (id)") if texts else ("NULL", "")
+    text, joined = "NULL", ""
+    if texts:
+        text = "text, captioner, remedies.prompt_id, steps"
+        joined = " LEFT JOIN texts USING (id) LEFT JOIN remedies USING (id)"
     try:
         rows = db.execute(f"SELECT {_COLUMNS}, {text} FROM requests{joined} WHERE key IN ({marks})", keys)
         return {row[0]: Entry._make(row) for row in rows}
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
+
+
+def spent_on(db: sqlite3.Connection, prompt_id: str, path: Path) -> tuple[float, int]:
+    """(USD, requests) of all requests under this prompt id."""
+    statement = (
+        "SELECT total(cost_usd) + total(doubtful_usd) + total(reserved_usd), count(*) FROM requests "
+        "WHERE prompt_id = ?"
+    )
+    try:
+        usd, requests = db.execute(statement, (prompt_id,)).fetchone()
+    except sqlite3.Error as error:
+        raise ledger_error(error, path) from error
+    return usd, requests
+
+
+def all_done(db: sqlite3.Connection, keys: Sequence[bytes], path: Path) -> Tally | None:
+    """What the requests came to, if all of them are done: no row leaves SQLite, which makes it quick."""
+    marks = ",".join("?" * len(keys))
+    sums = ", ".join(f"total({name})" for name in Tally._fields)
+    try:
+        statement = f"SELECT count(*), {sums} FROM requests WHERE key IN ({marks}) AND state = 'done'"
+        count, *found = db.execute(statement, keys).fetchone()
+    except sqlite3.Error as error:
+        raise ledger_error(error, path) from error
+    cost, doubtful, doubtful_usd, prompt_tokens, completion_tokens = found
+    if count < len(keys):
+        return None
+    return Tally(cost, int(doubtful), doubtful_usd, int(prompt_tokens), int(completion_tokens))
 
 
 def ledger_error(error: sqlite3.Error, path: Path) -> SharecapError:

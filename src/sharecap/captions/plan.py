@@ -4,14 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sharecap import artifact
 from sharecap.captions.captioner import Captioner, Sampling
 from sharecap.captions.keys import request_key
-from sharecap.captions.ledger import IN_BATCH, Entry, look_up, read_only
+from sharecap.captions.ledger import IN_BATCH, Entry, Tally, all_done, look_up, read_only
 from sharecap.captions.price import Budget, Price, worst_case
 from sharecap.captions.prompts import Pack, Prompt
 from sharecap.images.catalog import Catalog
@@ -27,6 +27,7 @@ AGAIN = frozenset(
 """Failures of the way, not of the image: the next run asks again as long as the layer is not sealed."""
 
 Find = Callable[[Sequence[bytes]], Mapping[bytes, Entry]]
+AllDone = Callable[[Sequence[bytes]], Tally | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +74,23 @@ class Plan:
 
     def jobs(self) -> Iterator[list[Job]]:
         """Every request of the layer, in the catalog's order, in lists of at most `PIECE`."""
-        piece: list[Job] = []
-        for image in self.catalog:
-            piece.append(self.job(image))
-            if len(piece) == PIECE:
-                yield piece
-                piece = []
-        if piece:
-            yield piece
+        images = iter(self.catalog)
+        while piece := list(islice(images, PIECE)):
+            yield list(map(self.job, piece))
 
     def job(self, image: Image) -> Job:
         """The request for one image."""
-        prompt, captioner = self.pack.render(image), self.captioner
-        key = request_key(image.id, captioner.preparation, prompt.text, captioner.fingerprint, self.sampling)
-        return Job(image, prompt, key, self.sampling.max_tokens, self.image_tokens)
+        prompt = self.pack.render(image)
+        return Job(image, prompt, self.key(image, prompt), self.sampling.max_tokens, self.image_tokens)
+
+    def key(self, image: Image, prompt: Prompt) -> bytes:
+        """What names the request."""
+        model = self.captioner
+        return request_key(image.id, model.preparation, prompt.text, model.fingerprint, self.sampling)
 
     def open_jobs(self, found: "Survey") -> Iterator[Job]:
         """The requests that `found` saw still to be sent, in the catalog's order."""
-        return (self.job(image) for image in compress(self.catalog, found.open_at))
+        return map(self.job, self.catalog.chosen(found.open_at))
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
@@ -121,6 +121,17 @@ class Survey:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     example: str = ""  # the first prompt that is still to be sent
+
+    def count_done(self, images: int, tally: Tally) -> None:
+        """Count so many requests that are all done."""
+        self.images += images
+        self.done += images
+        self.open_at.extend(bytes(images))
+        self.cost_usd += tally.cost_usd
+        self.doubtful += tally.doubtful
+        self.doubtful_usd += tally.doubtful_usd
+        self.prompt_tokens += tally.prompt_tokens
+        self.completion_tokens += tally.completion_tokens
 
     def count(self, plan: Plan, job: Job, entry: Entry | None) -> None:
         """Count one request, given what the ledger says of it."""
@@ -156,13 +167,20 @@ class Survey:
         return Usage(self.open_prompt_tokens, self.open_completion_tokens)
 
 
-def survey(plan: Plan, find: Find) -> Survey:
-    """Count what the ledger has of the plan's requests. Holds one byte per image."""
-    total = Survey()
-    for jobs in plan.jobs():
-        entries = find([job.key for job in jobs])
-        for job in jobs:
-            total.count(plan, job, entries.get(job.key))
+def survey(plan: Plan, find: Find, all_done: AllDone) -> Survey:
+    """Count what the ledger has of the plan's requests. Holds one byte per image.
+
+    Pieces that are all done are summed up where they lie: a restart after a million answers is soon sending.
+    """
+    total, images = Survey(), iter(plan.catalog)
+    while piece := list(islice(images, PIECE)):
+        keys = [plan.key(image, plan.pack.render(image)) for image in piece]
+        if tally := all_done(keys):
+            total.count_done(len(keys), tally)
+            continue
+        entries = find(keys)
+        for image, key in zip(piece, keys, strict=True):
+            total.count(plan, plan.job(image), entries.get(key))
     return total
 
 
@@ -183,7 +201,11 @@ def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
     path = plan.catalog.dataset / LEDGER
     db = read_only(path)
     try:
-        found = survey(plan, lambda keys: look_up(db, keys, path, texts=False) if db else {})
+        found = survey(
+            plan,
+            lambda keys: look_up(db, keys, path, texts=False) if db else {},
+            lambda keys: all_done(db, keys, path) if db else None,
+        )
     finally:
         if db:
             db.close()

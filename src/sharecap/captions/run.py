@@ -128,7 +128,7 @@ def run(
     progress = progress or Progress("captioned", quiet=True)
     clock = time.monotonic()
     with disk_errors(dataset), held(dataset), Ledger(dataset / LEDGER) as ledger:
-        before = survey(wanted, partial(ledger.look_up, texts=False))
+        before = survey(wanted, partial(ledger.look_up, texts=False), ledger.all_done)
         budget.spent_usd = before.cost_usd + before.doubtful_usd
         progress.total, progress.done = before.images, before.images - before.open
         progress.failed = before.images - before.open - before.done
