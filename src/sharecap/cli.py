@@ -58,6 +58,9 @@ def add(
     layer: Annotated[
         str | None, typer.Option(help="Name of the captions in a LLaVA JSON (default: the file's name).")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again what a list's servers refused.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take images into a dataset. Nothing is copied; files that are no images are counted and named."""
@@ -68,7 +71,7 @@ def add(
     from sharecap.images.catalog import added_lines
     from sharecap.images.progress import Progress
 
-    options = Options(source, source_column, alt_text_column, image_column, images)
+    options = Options(source, source_column, alt_text_column, image_column, images, retry_failed)
     lists = lists_of(sources, layer, options)
     report = add_images(sources, to, options, progress=Progress("looked at"))
     given = [keep_given(to, path, name, options) for path, name in lists]
@@ -80,15 +83,34 @@ def add(
 def check(
     dataset: Annotated[Path, typer.Argument(help="A dataset that `sharecap add` made.")],
     *,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Look for near-duplicates.")] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Benchmark to compare with: folder, .tsv or .parquet (may be repeated)."),
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(help="Of 64 bits of look, those in which images alike may differ.")
+    ] = 4,
+    drop: Annotated[bool, typer.Option("--drop", help="Leave out what these two find.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is missing, changed, broken or unlicensed, and how to get it (exit code 1 if any is gone)."""
+    """Name what is missing, changed, broken, unlicensed, duplicated or in a benchmark (1: images are gone).
+
+    What was found is stored beside the catalog; what is dropped is noted and stays out.
+    """
     from sharecap.artifact import plain
+    from sharecap.captions.screen import screen, screened_lines
     from sharecap.images.catalog import check as check_images
     from sharecap.images.catalog import checked_lines
+    from sharecap.images.progress import Progress
 
+    looked = Progress("benchmark images looked at", quiet=not against)
+    found = screen(
+        dataset, duplicates=duplicates, against=against or (), bits=bits, drop=drop, progress=looked
+    )
     report = check_images(dataset)
-    show(plain(report), as_json, checked_lines(report))
+    lines = [*checked_lines(report), *screened_lines(found, dataset)]
+    show(plain(report) | plain(found), as_json, lines)
     if report.missing or report.changed:
         raise typer.Exit(1)
 

@@ -70,7 +70,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
         _from_exports(dataset, catalog, wanted, found, report)
         kept = written(dataset, (i for i in catalog if i.id not in wanted)) if found else catalog
         for name in layers(dataset):
-            if gone := _from_layer(dataset, name, wanted, catalog.digest, kept.digest):
+            if gone := from_layer(dataset, name, wanted, catalog.digest, kept.digest):
                 report.layers[name] = gone
         report.answers = _from_ledger(dataset, wanted)
         if found:
@@ -148,7 +148,7 @@ def _from_list(path: Path, ids: Set[str]) -> int:
     return gone
 
 
-def _from_layer(dataset: Path, name: str, ids: Set[str], before: str, after: str) -> int:
+def from_layer(dataset: Path, name: str, ids: Set[str], before: str, after: str) -> int:
     """Take `ids` out of a sealed layer and bring its manifest up to date; the captions removed.
 
     The one case in which a finished layer changes: the law goes before the history.

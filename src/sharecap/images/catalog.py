@@ -19,13 +19,16 @@ from sharecap.artifact import write_atomically
 from sharecap.errors import Interrupted, SharecapError, UsageError
 from sharecap.images.candidate import Candidate, Failure, Known, Options
 from sharecap.images.crew import LIMIT_S, Crew, Result
-from sharecap.images.dataset import FAILURES, INDEX, disk_errors, held
+from sharecap.images.dataset import DOWNLOADS, FAILURES, INDEX, disk_errors, held
 from sharecap.images.decode import MAX_PIXELS
+from sharecap.images.download import Downloads, candidates_of, download, downloads_lines
+from sharecap.images.left_out import LEFT_OUT, counted, left_out
 from sharecap.images.listed import Absent, absent
 from sharecap.images.place import place_of, presence
 from sharecap.images.progress import Progress
 from sharecap.images.sources import candidates, must_exist
 from sharecap.images.takedown import taken_down
+from sharecap.images.url_list import is_url_list
 from sharecap.records import Image
 
 SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Image)])
@@ -50,6 +53,7 @@ class AddReport:
     failed: dict[str, int] = field(default_factory=dict)  # reason -> files, in this run
     images: int = 0  # in the catalog now
     absent: list[Absent] = field(default_factory=list)  # listed images that aren't there, by set
+    downloads: list[Downloads] = field(default_factory=list)  # what became of lists of addresses
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class CheckReport:
     changed: list[str]
     unlicensed: dict[str, int] = field(default_factory=dict)  # source -> images of unknown licence
     absent: list[Absent] = field(default_factory=list)  # listed images that were never there, by set
+    left_out: dict[str, int] = field(default_factory=dict)  # duplicate, overlap -> images dropped
 
 
 @dataclass(frozen=True)
@@ -125,28 +130,33 @@ class Catalog:
 def add(
     sources: Sequence[Path],
     dataset: Path,
-    source: str | None = None,
+    options: Options | str | None = None,
     *,
-    options: Options | None = None,
     max_pixels: int = MAX_PIXELS,
     limit_s: float = LIMIT_S,
     progress: Progress | None = None,
 ) -> AddReport:
     """Take the images of files, folders, shards, tables and lists into the dataset, which is made if need be.
 
-    `source` names them all; `limit_s` is how long one image may take to be read and decoded. What can't be
-    taken is counted by reason and named in `failures.jsonl`; only a missing source or a dataset that can't be
-    written is an error.
+    `options` says how they are read; a text is the source's name. `limit_s` is how long one image may take to
+    be read and decoded. What can't be taken is counted by reason and named in `failures.jsonl`; only a
+    missing source or a dataset that can't be written is an error.
     """
-    options = replace(options or Options(), source=source)
+    options = options if isinstance(options, Options) else Options(source=options)
     options.check()
     for root in sources:
         must_exist(root)
     with disk_errors(dataset):
         _claim(dataset)
+        fetching = Progress("downloaded", quiet=progress is None)
+        lists = {
+            root: download(root, dataset, options, progress=fetching) for root in sources if is_url_list(root)
+        }
         with held(dataset):
             crew = Crew(max_pixels=max_pixels, limit_s=limit_s)
-            return _add(sources, dataset, options, crew, progress or Progress("looked at", quiet=True))
+            progress = progress or Progress("looked at", quiet=True)
+            report = _add(sources, dataset, options, crew, lists=lists, progress=progress)
+    return replace(report, downloads=list(lists.values()))
 
 
 def _claim(dataset: Path) -> None:
@@ -166,7 +176,7 @@ def _claim(dataset: Path) -> None:
 
 
 def _ours(name: str) -> bool:
-    return name in (".lock", FAILURES) or name.endswith(".partial") or name.startswith("catalog-")
+    return name in (".lock", FAILURES, DOWNLOADS) or name.endswith(".partial") or name.startswith("catalog-")
 
 
 @dataclass
@@ -183,7 +193,13 @@ class _Harvest:
 
 
 def _add(
-    sources: Sequence[Path], dataset: Path, options: Options, crew: Crew, progress: Progress
+    sources: Sequence[Path],
+    dataset: Path,
+    options: Options,
+    crew: Crew,
+    *,
+    lists: Mapping[Path, Downloads],
+    progress: Progress,
 ) -> AddReport:
     catalog = Catalog.open(dataset) if (dataset / INDEX).exists() else None
     seen = catalog.ids() if catalog else set()
@@ -191,16 +207,19 @@ def _add(
     failed: Counter[str] = Counter()
     missing: list[Failure] = []
 
+    def of(root: Path) -> Iterator[Candidate | None]:
+        return candidates_of(lists[root]) if root in lists else candidates(root, options)
+
     def wanted() -> Iterator[Candidate]:
         nonlocal ignored
-        for candidate in (c for root in sources for c in candidates(root, options)):
+        for candidate in (c for root in sources for c in of(root)):
             if candidate is None:
                 ignored += 1
             else:
                 yield candidate
 
     fresh, crew.known = dataset / "fresh.partial", _digests(dataset / "known.partial", seen)
-    results, refused = crew.results(wanted()), taken_down(dataset)
+    results, refused = crew.results(wanted()), _refused(dataset)
     try:
         with progress.shown():
             while True:
@@ -232,14 +251,23 @@ def _digests(path: Path, ids: Iterable[str]) -> Path:
     return path
 
 
-def _allowed(results: Iterable[Result], refused: Mapping[str, str]) -> Iterator[Result]:
-    """`results`, with images that were taken down (digest -> date) as failures."""
+def _refused(dataset: Path) -> dict[str, tuple[str, str]]:
+    """Images that may not come in, by digest: a reason in one word, and in many."""
+    out = {i: ("left_out", f"{why.kind}: like {why.like}") for i, why in left_out(dataset).items()}
+    down = {
+        i: ("taken_down", f"taken down on {date}: it may not come back")
+        for i, date in taken_down(dataset).items()
+    }
+    return out | down
+
+
+def _allowed(results: Iterable[Result], refused: Mapping[str, tuple[str, str]]) -> Iterator[Result]:
+    """`results`, with images that are refused as failures."""
     for result in results:
         if isinstance(result, Failure) or result.id not in refused:
             yield result
         else:
-            what = f"taken down on {refused[result.id]}: it may not come back"
-            yield Failure(place_of(result), "taken_down", what)
+            yield Failure(place_of(result), *refused[result.id])
 
 
 def _harvest(results: Iterable[Result], fresh: Path, seen: set[str], progress: Progress) -> _Harvest:
@@ -254,6 +282,8 @@ def _harvest(results: Iterable[Result], fresh: Path, seen: set[str], progress: P
                     progress.failed += 1
                 else:
                     found.taken.add(place_of(result))
+                    if isinstance(result, Image) and result.url:
+                        found.taken.add(result.url)  # under which a failed download is named
                     if isinstance(result, Known) or result.id in seen:
                         found.known += 1
                         here = Known(result.id, result.path, result.member, result.offset)
@@ -380,6 +410,7 @@ def check(dataset: Path) -> CheckReport:
         **found,
         unlicensed={name: count for name, count in sorted(unlicensed.items()) if count},
         absent=absent(failures),
+        left_out=counted(dataset),
     )
 
 
@@ -391,6 +422,7 @@ def added_lines(report: AddReport) -> list[str]:
     lines += [_counted("could not be taken", report.failed, report.dataset)] if report.failed else []
     if report.ignored:
         lines.append(f"ignored {report.ignored:,} files or rows that are no images")
+    lines += [line for one in report.downloads for line in downloads_lines(one)]
     return lines + _absent_lines(report.absent)
 
 
@@ -410,6 +442,9 @@ def checked_lines(report: CheckReport) -> list[str]:
     if report.unlicensed:
         counts = ", ".join(f"{count:,} of {name}" for name, count in report.unlicensed.items())
         lines.append(f"licence unknown: {counts}")
+    if report.left_out:
+        counts = ", ".join(f"{count:,} for {kind}" for kind, count in report.left_out.items())
+        lines.append(f"left out: {counts} (named in {Path(report.dataset) / LEFT_OUT})")
     return lines + _absent_lines(report.absent)
 
 
