@@ -12,17 +12,10 @@ from sharecap.captions.run import run
 from sharecap.captions.stats import opening, stats
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, add
-from sharecap.records import Caption, Usage
 
 from .conftest import Typed, make_dataset
+from .given import given
 from .server import Teacher
-
-
-def given(dataset: Path, text: str = "A red boat. It floats.") -> list[Caption]:
-    return [
-        Caption(image.id, "hand", f"{text} {n}", "people", "none", "stop", Usage(1, 2), 0.5, ("checked",))
-        for n, image in enumerate(Catalog.open(dataset))
-    ]
 
 
 def test_captions_from_elsewhere_become_a_layer_in_the_catalogs_order(dataset: Path) -> None:

@@ -20,7 +20,7 @@ OPENING_WORDS = 3
 """Words of a caption's start that are counted as its opening."""
 
 OPENINGS = 200_000
-"""Different openings that are held; beyond, those that came once are forgotten (and may be counted too low)."""
+"""Different openings held at most; beyond, those that came once are forgotten, so counts can be too low."""
 
 
 @dataclass

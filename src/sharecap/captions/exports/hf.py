@@ -21,7 +21,7 @@ from sharecap.records import Caption, Image
 GROUP_ROWS, GROUP_BYTES = 100, 32_000_000
 """A row group is written at so many rows or bytes; viewers read one group to show one row."""
 
-TEXTS = ("caption", "image_id", "source", "captioner", "prompt_id", "alt_text", "licence", "url")
+TEXTS = ("caption", "image_id", "source", "captioner", "prompt_id", "original_alt_text", "licence", "url")
 _FEATURES = {"image": {"_type": "Image"}, **{name: {"dtype": "string", "_type": "Value"} for name in TEXTS}}
 SCHEMA = pa.schema(
     [
@@ -70,7 +70,7 @@ class HuggingFaceWriter:
             "source": image.source,
             "captioner": caption.captioner,
             "prompt_id": caption.prompt_id,
-            "alt_text": image.alt_text,
+            "original_alt_text": image.alt_text,
             "licence": image.licence,
             "url": image.url,
         }

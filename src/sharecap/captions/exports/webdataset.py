@@ -56,7 +56,7 @@ class WebDatasetWriter:
             "source": image.source,
             "captioner": caption.captioner,
             "prompt_id": caption.prompt_id,
-            "alt_text": image.alt_text,
+            "original_alt_text": image.alt_text,
             "licence": image.licence,
             "url": image.url,
             "width": image.width,
