@@ -120,13 +120,14 @@ class InFlight:
 
 
 class Tally(NamedTuple):
-    """Sums over requests that are all done."""
+    """Sums over requests that are all done. `unpriced`: with answers, or doubts, at no known price."""
 
     cost_usd: float
     doubtful: int
     doubtful_usd: float
     prompt_tokens: int
     completion_tokens: int
+    unpriced: int = 0
 
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -382,7 +383,7 @@ def look_up(
         joined = " LEFT JOIN texts USING (id) LEFT JOIN remedies USING (id)"
     try:
         rows = db.execute(f"SELECT {_COLUMNS}, {text} FROM requests{joined} WHERE key IN ({marks})", keys)
-        return {row[0]: Entry._make(row) for row in rows}
+        return {row[0]: Entry(*row) for row in rows}
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
 
@@ -403,16 +404,17 @@ def spent_on(db: sqlite3.Connection, prompt_id: str, path: Path) -> tuple[float,
 def all_done(db: sqlite3.Connection, keys: Sequence[bytes], path: Path) -> Tally | None:
     """What the requests came to, if all of them are done: no row leaves SQLite, which makes it quick."""
     marks = ",".join("?" * len(keys))
-    sums = ", ".join(f"total({name})" for name in Tally._fields)
+    sums = ", ".join(f"total({name})" for name in Tally._fields if name != "unpriced")
+    sums += ", total(cost_usd IS NULL OR (doubtful > 0 AND doubtful_usd = 0))"
     try:
         statement = f"SELECT count(*), {sums} FROM requests WHERE key IN ({marks}) AND state = 'done'"
         count, *found = db.execute(statement, keys).fetchone()
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
-    cost, doubtful, doubtful_usd, prompt_tokens, completion_tokens = found
+    cost, doubtful, doubtful_usd, prompt_tokens, completion_tokens, unpriced = found
     if count < len(keys):
         return None
-    return Tally(cost, int(doubtful), doubtful_usd, int(prompt_tokens), int(completion_tokens))
+    return Tally(cost, int(doubtful), doubtful_usd, int(prompt_tokens), int(completion_tokens), int(unpriced))
 
 
 def ledger_error(error: sqlite3.Error, path: Path) -> SharecapError:
