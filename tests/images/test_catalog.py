@@ -68,7 +68,7 @@ def test_an_image_knows_its_bytes_and_size(folder: Path, tmp_path: Path) -> None
 
 
 def test_source_overrides_the_folders_name(folder: Path, tmp_path: Path) -> None:
-    add([folder], tmp_path / "d", source="web")
+    add([folder], tmp_path / "d", "web")
     assert {image.source for image in Catalog.open(tmp_path / "d")} == {"web"}
 
 
@@ -87,7 +87,7 @@ def test_the_same_bytes_are_one_image(folder: Path, tmp_path: Path) -> None:
 
 
 def test_adding_more_keeps_what_was_there_and_leaves_one_table(folder: Path, tmp_path: Path) -> None:
-    add([folder / "coco"], tmp_path / "d", source="coco")
+    add([folder / "coco"], tmp_path / "d", "coco")
     first = [image.id for image in Catalog.open(tmp_path / "d")]
     add([folder], tmp_path / "d")
     assert [image.id for image in Catalog.open(tmp_path / "d")][:2] == first

@@ -14,7 +14,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.candidate import Candidate, Failure, Options, clean
 from sharecap.images.folder import beneath
 from sharecap.images.shards import described
-from sharecap.images.stream import elements
+from sharecap.images.stream import elements, first_character
 
 LISTS = frozenset({".json", ".jsonl"})
 
@@ -31,8 +31,7 @@ class Row:
 def images(path: Path, options: Options) -> Iterator[Candidate | None]:
     """The images that the list at `path` names, each once; None stands for a row without an image."""
     root = image_root(path, options)
-    kind = next((key for key, _ in elements(path)), "")
-    if kind:
+    if not is_rows(path):
         yield from _coco(path, root, options)
         return
     seen: set[str] = set()
@@ -48,6 +47,12 @@ def images(path: Path, options: Options) -> Iterator[Candidate | None]:
                 # The conversation is about the image; it is a layer of captions, not the image's alt-text.
                 fields = {key: value for key, value in row.fields.items() if key != "conversations"}
                 yield described(_listed(root, name, options), fields, options)
+
+
+def is_rows(path: Path) -> bool:
+    """The file is a LLaVA list, and no COCO annotations."""
+    suffix = path.suffix.lower()
+    return suffix == ".jsonl" or (suffix == ".json" and first_character(path) == "[")
 
 
 def image_root(path: Path, options: Options) -> Path:

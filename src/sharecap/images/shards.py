@@ -45,8 +45,12 @@ def members(path: Path, source: str, options: Options) -> Iterator[Candidate | N
     """
     index = _Index()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             _scan(tar, path, source, index)
+            # Python takes a damaged header for the end, and says nothing.
+            os.lseek(file.fileno(), tar.offset, os.SEEK_SET)
+            if any(os.read(file.fileno(), tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError("bad header")
         damage = None
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         damage = f"damaged tar after {len(index.images)} images ({str(error)[:200] or type(error).__name__})"

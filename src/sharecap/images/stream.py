@@ -43,6 +43,15 @@ def elements(path: Path) -> Iterator[tuple[str, Any]]:
         raise SharecapError(f"not whole JSON ({str(error)[:200]})", where=path) from None
 
 
+def first_character(path: Path) -> str:
+    """What the JSON at `path` begins with; "" if it is empty or can't be read."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return _Text(file).peek()
+    except OSError:
+        return ""
+
+
 def _members(text: "_Text") -> Iterator[tuple[str, Any]]:
     text.expect("{")
     while text.peek() != "}":

@@ -62,7 +62,7 @@ def rows(path: Path, source: str, options: Options, *, must: bool) -> Iterator[C
                     at += 1
     except ImageError as error:
         yield Candidate(str(path), source, (error.reason, error.what))
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
         yield Candidate(str(path), source, ("unreadable", f"damaged table after {at} rows ({why})"))
 
@@ -119,8 +119,8 @@ def _image_column(schema: pa.Schema, wanted: str | None) -> str | None:
             todo = "name a column of bytes, of structs of bytes and path, or of paths"
             raise UsageError(f"column {wanted!r} holds no images", todo=todo)
         return wanted
-    usual = {name.lower(): name for name in reversed(schema.names)}
-    candidates = [*_marked(schema), *(usual[n] for n in IMAGES if n in usual)]
+    usual: dict[str, str] = {name.lower(): name for name in reversed(schema.names)}
+    candidates: list[str] = [*_marked(schema), *(usual[n] for n in IMAGES if n in usual)]
     paths = [usual[n] for n in (*IMAGES, *PATHS) if n in usual]
     for names, kinds in ((candidates, ("struct", "bytes")), (paths, ("path",))):
         for name in names:

@@ -1,0 +1,106 @@
+"""Captions that come with the images: the rows of a LLaVA list become a layer like any captioner's.
+
+Only a row of one image with one question and one answer is a caption; a conversation is none, and is counted.
+Nothing is repaired or cut.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharecap.artifact import file_digest
+from sharecap.captions.layer import write_layer
+from sharecap.errors import UsageError
+from sharecap.images.candidate import Failure, Options
+from sharecap.images.catalog import Catalog
+from sharecap.images.dataset import layer_path
+from sharecap.images.folder import beneath
+from sharecap.images.listed import image_root, is_rows, rows
+from sharecap.records import Caption
+
+
+@dataclass
+class Given:
+    """What became of a list's rows. `captions + others + no_image + repeated` is the number of rows."""
+
+    layer: str  # "" if there was no caption to make a layer of
+    captions: int = 0
+    others: int = 0  # text only, several images or turns, or not understood
+    no_image: int = 0  # captions of images that could not be taken in
+    repeated: int = 0  # further captions of an image that has one
+
+
+def lists_of(sources: Sequence[Path], layer: str | None, options: Options) -> list[tuple[Path, str]]:
+    """The LLaVA lists among `sources` and the names of their layers; `UsageError` before anything starts."""
+    lists = [path for path in sources if path.is_file() and is_rows(path)]
+    if layer is not None and len(lists) != 1:
+        todo = "leave --layer out: each list's layer is named like the list"
+        raise UsageError(
+            "--layer names the captions of one LLaVA list", where=f"{len(lists)} given", todo=todo
+        )
+    options.check()
+    found = [
+        (path, layer or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100]) for path in lists
+    ]
+    for path, name in found:
+        layer_path(path.parent, name)
+    return found
+
+
+def keep_given(dataset: Path, path: Path, layer: str, options: Options) -> Given:
+    """Seal the captions of the list at `path`, whose images are in the dataset, as `layer`."""
+    given = Given("")
+    captions = list(_captions(dataset, path, layer, options, given))
+    if captions:
+        write_layer(dataset, layer, captions, grow=True)  # images of the list may come in later
+        given.layer, given.captions = layer, len(captions)
+    return given
+
+
+def _captions(dataset: Path, path: Path, layer: str, options: Options, given: Given) -> Iterator[Caption]:
+    ids = {image.path: image.id for image in Catalog.open(dataset) if not image.member}
+    known, root = set(ids.values()), image_root(path, options)
+    taken: set[str] = set()
+    for row in rows(path):
+        text = None if isinstance(row, Failure) or len(row.images) != 1 else caption_in(row.fields)
+        if isinstance(row, Failure) or text is None:
+            given.others += 1
+            continue
+        file, problem = beneath(root, row.images[0])
+        image_id = None if problem else ids.get(file) or file_digest(Path(file))
+        if image_id not in known:
+            given.no_image += 1
+        elif image_id in taken:
+            given.repeated += 1
+        else:
+            taken.add(image_id)
+            yield Caption(image_id, layer, text, "given", f"given@1/{path.stem}", "stop")
+
+
+def caption_in(row: dict[str, Any]) -> str | None:
+    """The one answer of a row with one question; None for any other conversation."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
+        return None
+    human, model = turns
+    text = model.get("value")
+    if (human.get("from"), model.get("from")) != ("human", "gpt") or not isinstance(text, str):
+        return None
+    return text.strip() or None
+
+
+def given_lines(given: Given) -> list[str]:
+    """For people."""
+    lines = (
+        [f"layer {given.layer}: {given.captions:,} captions that came with the images"] if given.layer else []
+    )
+    for count, what in (
+        (given.no_image, "captions of images that are not in the dataset"),
+        (given.repeated, "further captions of an image that has one"),
+        (given.others, "rows that are no caption of one image"),
+    ):
+        if count:
+            lines.append(f"not taken: {count:,} {what}")
+    return lines
