@@ -5,6 +5,7 @@ caption sets; here each kind gets a name. Pure functions; a doubtful answer is n
 import functools
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from sharecap.captions.captioner import Answer
 
@@ -25,7 +26,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _STUCK = re.compile(r"(.{1,80}?)\1{9,}", re.DOTALL)
-_WORD = re.compile(r"\w+")
+_WORD, _STOP = re.compile(r"\w+"), re.compile(r"[.!?\n]+")
+_START = re.compile(r"\w+\W+\w+")
 _ECHO_WORDS = 8
 
 
@@ -49,11 +51,12 @@ def is_loop(text: str) -> bool:
     """The text goes round in circles: a block of up to 30 words three times running over at least 24 words,
     a sentence of four or more words four times, or characters without words that repeat ten times over 100.
     """
-    words = _WORD.findall(text.lower())
+    words = _words(text)
     # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
     if _runs_repeat(words) and _goes_round(words):
         return True
-    if text.count(".") + text.count("!") + text.count("?") + text.count("\n") >= 3:
+    starts = Counter(start.group() for start in map(_START.search, _STOP.split(text.lower())) if start)
+    if starts and starts.most_common(1)[0][1] >= 4:
         sentences = Counter(s for s in _sentences(text) if len(s) >= 4)
         if sentences and sentences.most_common(1)[0][1] >= 4:
             return True
@@ -72,9 +75,14 @@ def _goes_round(words: list[str]) -> bool:
 
 
 def _runs_repeat(words: list[str]) -> bool:
-    """Some 16 words running come twice, as in all that `_goes_round` finds: its runs are no shorter."""
-    runs = {" ".join(words[at : at + 16]) for at in range(len(words) - 15)}
-    return len(runs) < len(words) - 15
+    """One of the runs of 8 words, end to end, was there before: so is one in every 16 that come again."""
+    flat, at = f" {' '.join(words)} ", 0
+    for start in range(0, len(words) - 7, 8):
+        piece = f" {' '.join(words[start : start + 8])} "
+        if flat.find(piece) < at:
+            return True
+        at += len(piece) - 1
+    return False
 
 
 def _pieces_repeat(text: str) -> bool:
@@ -86,21 +94,30 @@ def is_echo(text: str, prompt: str) -> bool:
     """The text hands the prompt back: three tenths of its runs of eight words (or all of a shorter prompt,
     from its first word on) are the prompt's.
     """
-    words, asked = _WORD.findall(text.lower()), _WORD.findall(prompt.lower())
+    words, asked = _words(text), _words(prompt)
     if len(asked) < _ECHO_WORDS:
         return bool(asked) and words[: len(asked)] == asked
-    theirs, runs = _runs_of(prompt), _runs(words)
+    # Eight words of the prompt hold one of the text's fours, end to end: most captions have none of these.
+    half, fours = _ECHO_WORDS // 2, _runs_of(prompt, _ECHO_WORDS // 2)
+    if not any(" ".join(words[at : at + half]) in fours for at in range(0, len(words), half)):
+        return False
+    theirs, runs = _runs_of(prompt, _ECHO_WORDS), _runs(words, _ECHO_WORDS)
     return bool(runs) and sum(run in theirs for run in runs) >= 0.3 * len(runs)
 
 
-def _runs(words: list[str]) -> list[str]:
-    return [" ".join(words[i : i + _ECHO_WORDS]) for i in range(len(words) - _ECHO_WORDS + 1)]
+def _runs(words: Sequence[str], size: int) -> list[str]:
+    return [" ".join(words[at : at + size]) for at in range(len(words) - size + 1)]
 
 
 @functools.lru_cache(maxsize=64)
-def _runs_of(prompt: str) -> frozenset[str]:
-    return frozenset(_runs(_WORD.findall(prompt.lower())))
+def _runs_of(prompt: str, size: int) -> frozenset[str]:
+    return frozenset(_runs(_words(prompt), size))
+
+
+@functools.lru_cache(maxsize=64)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
 def _sentences(text: str) -> list[tuple[str, ...]]:
-    return [tuple(_WORD.findall(piece.lower())) for piece in re.split(r"[.!?\n]+", text)]
+    return [tuple(_WORD.findall(piece)) for piece in _STOP.split(text.lower())]
