@@ -3,9 +3,14 @@
 Small upright pictures in a format that every endpoint takes go out byte for byte; they are never shrunk.
 """
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import io
+import os
+import threading
+from queue import Empty, SimpleQueue
 
 from PIL import Image as Picture
 
@@ -28,6 +33,70 @@ _SENT_AS = {
     "WEBP": "image/webp",
     "GIF": "image/gif",
 }
+
+
+GATHERED = 8
+"""Images that a thread hands over in one go, at most."""
+
+
+class Preparer:
+    """Threads that make data URLs, off the event loop: reading and base64 take milliseconds per picture.
+
+    What waits when a thread becomes free goes to it in one go, and comes back in one call into the loop.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[tuple[Image, asyncio.Future[bytes]] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    async def data_url(self, image: Image) -> bytes:
+        """As the function of that name."""
+        if not self._threads:
+            cores = os.cpu_count() or 1
+            self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(cores)]
+            for thread in self._threads:
+                thread.start()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.put((image, future))
+        return await future
+
+    def close(self) -> None:
+        """Let the threads end; what waits is still made."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        self._threads = []
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            taken = [first]
+            for _ in range(min(GATHERED - 1, self._waiting.qsize() // len(self._threads or "."))):
+                with contextlib.suppress(Empty):
+                    if (another := self._waiting.get_nowait()) is None:
+                        self._waiting.put(None)  # the end, after this
+                        break
+                    taken.append(another)
+            _hand_over([(future, _outcome(image)) for image, future in taken])
+
+
+def _outcome(image: Image) -> bytes | BaseException:
+    try:
+        return data_url(image)
+    except BaseException as error:  # noqa: BLE001 - raised where the picture is awaited
+        return error
+
+
+def _hand_over(made: "list[tuple[asyncio.Future[bytes], bytes | BaseException]]") -> None:
+    def tell() -> None:
+        for future, outcome in made:
+            if future.done():  # nobody waits any more
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    with contextlib.suppress(RuntimeError):  # the loop was closed
+        made[0][0].get_loop().call_soon_threadsafe(tell)
 
 
 def data_url(image: Image) -> bytes:

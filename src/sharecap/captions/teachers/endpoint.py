@@ -4,7 +4,6 @@ One call is one HTTP request: repeating, waiting and paying are the run's busine
 The API key goes into one header and nowhere else; redirects are not followed, since they would carry it away.
 """
 
-import asyncio
 import functools
 import io
 import json
@@ -29,7 +28,7 @@ from sharecap.captions.captioner import (
 )
 from sharecap.captions.keys import messages
 from sharecap.captions.pace import NO_LIMITS, Limits, limits_of, seconds_until
-from sharecap.captions.prepare import RULE, data_url
+from sharecap.captions.prepare import RULE, Preparer
 from sharecap.records import Usage
 
 OPENAI = "https://api.openai.com/v1"
@@ -100,12 +99,12 @@ class Endpoint:
         self._key, self._limit_field = key, limit_field
         self._timeout_s, self.concurrency = timeout_s, concurrency
         self._session: aiohttp.ClientSession | None = None
+        self._preparer = Preparer()
         self._around = functools.lru_cache(maxsize=64)(self._rendered_around)
 
     async def answer(self, request: Request) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
-        # Reading and base64 take milliseconds per picture: not on the event loop.
-        url = await asyncio.to_thread(data_url, request.image)
+        url = await self._preparer.data_url(request.image)
         payload = self.payload(request.prompt, url, request.sampling)
         data = payload if len(payload) <= SHORT_BODY_BYTES else io.BytesIO(payload)
         try:
@@ -153,7 +152,8 @@ class Endpoint:
         return head, tail
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections and end the threads."""
+        self._preparer.close()
         if self._session:
             await self._session.close()
             self._session = None
