@@ -24,6 +24,7 @@ from sharecap.captions.stats import Lengths
 from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog, failures_of
 from sharecap.images.dataset import LEDGER, disk_errors, held
+from sharecap.images.left_out import counted
 from sharecap.images.takedown import taken_down
 
 README, CROISSANT = "README.md", "croissant.json"
@@ -74,6 +75,7 @@ class Facts:
     not_taken: dict[str, int]  # files that are no images of the data set, by reason
     left_out: dict[str, int]  # captions without a row in the export, by reason
     taken_down: int
+    screened: dict[str, int]  # near-duplicates and images of benchmarks that were dropped, by kind
     exports: list[Export]  # that lie where the card does
     made: str
 
@@ -141,9 +143,12 @@ def facts(dataset: Path, layer: str, to: Path, said: Said) -> Facts:
         licences=_top(licences),
         captioners=_top(captioners),
         origins=[_origin(dataset, made) for made in lineage(dataset, layer)],
-        not_taken=dict(sorted(Counter(f.reason for f in failures_of(dataset)).items())),
+        not_taken=dict(
+            sorted(Counter(f.reason for f in failures_of(dataset) if f.reason != "left_out").items())
+        ),
         left_out=dict(sorted(left_out.items())),
         taken_down=len(taken_down(dataset)),
+        screened=counted(dataset),
         exports=here,
         made=register.now(),
     )
@@ -275,7 +280,7 @@ CONTEXT: dict[str, Any] = {
 """The context that the Croissant 1.1 specification asks for, and W3C's PROV."""
 
 _MEDIA = {
-    "hf": "application/vnd.apache.parquet",
+    "hf": "application/x-parquet",
     "webdataset": "application/x-tar",
     "llava": "application/json",
 }
@@ -331,6 +336,7 @@ def _dropped(found: Facts) -> str:
         "files that could not be taken": found.not_taken,
         "images without a caption": found.origins[0].failures,
         "captions left out of the export": found.left_out,
+        "images dropped": found.screened,
     }
     told = [f"{what}: {_listed(kinds)}" for what, kinds in drops.items() if kinds]
     return "; ".join([*told, f"taken down: {found.taken_down}"])
@@ -367,13 +373,13 @@ def _dropped_of(origin: Origin) -> str:
     return f"captions: {origin.captions}; failed: {_listed(origin.failures) or 'none'}; cost: {cost}"
 
 
-def _field(name: str, kind: str, extract: dict[str, str]) -> dict[str, Any]:
+def _field(name: str, kind: str, **more: Any) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"captions/{name}",
         "name": name,
         "dataType": kind,
-        "source": {"fileSet": {"@id": "shards"}, "extract": extract},
+        "source": {"fileSet": {"@id": "shards"}, "extract": {"column": name}, **more},
     }
 
 
@@ -390,8 +396,8 @@ _RECORDS = {
     "name": "captions",
     "key": {"@id": "captions/image_id"},
     "field": [
-        _field("image", "sc:ImageObject", {"column": "image"}),
-        *(_field(name, "sc:Text", {"column": name}) for name in TEXTS),
+        _field("image", "sc:ImageObject", transform={"jsonPath": "bytes"}),
+        *(_field(name, "sc:Text") for name in TEXTS),
     ],
 }
 """Rows of the Parquet shards, column by column."""

@@ -27,7 +27,7 @@ from sharecap.captions.export import list_path
 from sharecap.captions.exports import hf, llava, register, sidecar, webdataset
 from sharecap.captions.exports.register import Export
 from sharecap.captions.layer import FAILURES, KIND, TABLE, layers, open_layer
-from sharecap.captions.ledger import connect, ledger_error
+from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
 from sharecap.images.dataset import DOWNLOADS, LEDGER, disk_errors, held, layer_path
@@ -72,7 +72,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
         for name in layers(dataset):
             if gone := from_layer(dataset, name, wanted, catalog.digest, kept.digest):
                 report.layers[name] = gone
-        report.answers = _from_ledger(dataset, wanted)
+        _from_ledger(dataset, wanted, report)
         if found:
             publish(kept)
         _from_cards(dataset, report)
@@ -198,30 +198,40 @@ def _from_table(path: Path, ids: Set[str]) -> int:
     return int(gone)
 
 
-def _from_ledger(dataset: Path, ids: Set[str]) -> int:
+def _from_ledger(dataset: Path, ids: Set[str], report: DropReport) -> None:
     """Wipe what was said about the images; what it cost stays on the books."""
     path = dataset / LEDGER
     if not path.exists():
-        return 0
-    wiped = 0
+        return
+    waiting = 0
     try:
         db = connect(path)
         try:
             db.execute("PRAGMA secure_delete = ON")  # the words are to leave the file, not only the table
             with db:
                 for image_id in ids:
-                    wiped += db.execute(
-                        "UPDATE requests SET state = 'failed', error_kind = 'taken_down', error = NULL, "
-                        "text = NULL, finish_reason = NULL WHERE image_id = ? AND state != 'sent' "
-                        "AND (text IS NOT NULL OR error_kind IS NOT 'taken_down')",
+                    db.execute(
+                        "DELETE FROM texts WHERE id IN (SELECT id FROM requests WHERE image_id = ?)",
                         (image_id,),
+                    )
+                    report.answers += db.execute(
+                        "UPDATE requests SET state = 'failed', error_kind = 'taken_down', error = NULL, "
+                        "finish_reason = NULL "
+                        "WHERE image_id = ? AND error_kind IS NOT 'taken_down' AND error_kind IS NOT ?",
+                        (image_id, IN_BATCH),
                     ).rowcount
+                    waiting += db.execute(
+                        "SELECT count(*) FROM requests WHERE image_id = ? AND error_kind = ?",
+                        (image_id, IN_BATCH),
+                    ).fetchone()[0]
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             db.close()
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
-    return wiped
+    if waiting:
+        what = f"{waiting} requests about these images are out in a batch, whose answers are still to come"
+        report.problems.append(f"{what}; run the same command again when it has ended")
 
 
 def _from_cards(dataset: Path, report: DropReport) -> None:
