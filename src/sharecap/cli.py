@@ -36,7 +36,9 @@ def show(result: Any, as_json: bool, lines: list[str]) -> None:
 def add(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Folders, images, tar shards, Parquet or Arrow files, LLaVA or COCO JSON."),
+        typer.Argument(
+            help="Folders, images, tar shards, Parquet or Arrow files, LLaVA or COCO JSON, URL lists."
+        ),
     ],
     *,
     to: Annotated[Path, typer.Option(help="The dataset's directory; made if need be.")],

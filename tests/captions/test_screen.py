@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sharecap.captions.card import Said, facts
 from sharecap.captions.layer import read_layer, side_by_side, write_layer
 from sharecap.captions.screen import leave_out, screen
 from sharecap.errors import SharecapError, UsageError
@@ -63,6 +64,13 @@ def test_captions_follow_the_images_that_are_dropped(dataset: Path, tmp_path: Pa
     assert all(row[0] for _, row in side_by_side(Catalog.open(dataset), ["mine"]))
     assert check(dataset).left_out == {"duplicate": 1, "overlap": 1}
     assert {why.kind: Path(why.like).name for why in left_out(dataset).values()}["overlap"] == "bench::q.jpg"
+
+
+def test_the_card_counts_what_was_dropped_once(dataset: Path, photos: Path, tmp_path: Path) -> None:
+    screen(dataset, duplicates=True, against=[tmp_path / "bench"], drop=True)
+    add([photos], dataset)
+    found = facts(dataset, "mine", tmp_path / "card", Said("CC0-1.0", "mine", "photos"))
+    assert (found.images, found.screened, found.not_taken) == (3, {"duplicate": 1, "overlap": 1}, {})
 
 
 def test_what_was_dropped_does_not_come_back_unless_its_line_is_removed(dataset: Path, photos: Path) -> None:

@@ -103,6 +103,7 @@ def _drops(found: "Facts") -> list[tuple[str, str]]:
     rows = [(f"file not taken: {kind}", n) for kind, n in found.not_taken.items()]
     rows += [(f"no caption: {kind}", n) for kind, n in found.origins[0].failures.items()]
     rows += [(f"left out of the export: {kind}", n) for kind, n in found.left_out.items()]
+    rows += [(f"image dropped: {kind}", n) for kind, n in found.screened.items()]
     rows.append(("taken down on request", found.taken_down))
     return [(markdown(why), f"{n:,}") for why, n in rows]
 

@@ -21,7 +21,7 @@ from sharecap.images.duplicates import (
     find_duplicates,
     stored_duplicates,
 )
-from sharecap.images.left_out import LEFT_OUT, Reason, note_left_out
+from sharecap.images.left_out import KINDS, LEFT_OUT, Reason, note_left_out
 from sharecap.images.overlap import Overlap, find_overlap, flagged, overlap_lines, stored_overlap
 from sharecap.images.progress import Progress
 
@@ -99,9 +99,7 @@ def screened_lines(found: Screening, dataset: Path) -> list[str]:
     lines = overlap_lines(found.overlap) if found.overlap else []
     lines += duplicates_lines(found.duplicates) if found.duplicates else []
     for one in found.dropped:
-        what = "near-duplicates" if one.kind == "duplicate" else "images that overlap with benchmarks"
-        lines.append(
-            f"dropped {one.images:,} {what}; {one.left:,} images left (named in {dataset / LEFT_OUT})"
-        )
+        counts = f"dropped {one.images:,} {KINDS[one.kind]}; {one.left:,} images left"
+        lines.append(f"{counts} (named in {dataset / LEFT_OUT})")
         lines += [f"  layer {name}: {captions:,} captions" for name, captions in one.layers.items()]
     return lines

@@ -22,7 +22,7 @@ from sharecap.images.crew import LIMIT_S, Crew, Result
 from sharecap.images.dataset import DOWNLOADS, FAILURES, INDEX, disk_errors, held
 from sharecap.images.decode import MAX_PIXELS
 from sharecap.images.download import Downloads, candidates_of, download, downloads_lines
-from sharecap.images.left_out import LEFT_OUT, counted, left_out
+from sharecap.images.left_out import KINDS, LEFT_OUT, counted, left_out
 from sharecap.images.listed import Absent, absent
 from sharecap.images.place import place_of, presence
 from sharecap.images.progress import Progress
@@ -443,7 +443,7 @@ def checked_lines(report: CheckReport) -> list[str]:
         counts = ", ".join(f"{count:,} of {name}" for name, count in report.unlicensed.items())
         lines.append(f"licence unknown: {counts}")
     if report.left_out:
-        counts = ", ".join(f"{count:,} for {kind}" for kind, count in report.left_out.items())
+        counts = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in report.left_out.items())
         lines.append(f"left out: {counts} (named in {Path(report.dataset) / LEFT_OUT})")
     return lines + _absent_lines(report.absent)
 

@@ -14,13 +14,15 @@ from sharecap.artifact import write_atomically
 from sharecap.errors import SharecapError
 
 LEFT_OUT = "left_out.jsonl"
+KINDS = {"duplicate": "near-duplicates", "overlap": "images of benchmarks"}
+"""The reasons there are, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why an image is left out."""
 
-    kind: str  # "duplicate" or "overlap"
+    kind: str  # one of `KINDS`
     like: str  # the image that stays for it, by id, or the benchmark's item
 
 

@@ -15,6 +15,7 @@ import yarl
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.candidate import ALT_TEXT, LICENCE, URL, Options, clean
+from sharecap.images.table import IMAGES, PATHS
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".parquet")
 MAX_ADDRESS = 8_192
@@ -37,7 +38,7 @@ class Listed:
 
 
 def is_url_list(path: Path) -> bool:
-    """The file lists addresses; a Parquet file does if it has a column of them and none of bytes."""
+    """The file lists addresses; a Parquet file does if it has a column of them and none of images."""
     suffix = path.suffix.lower()
     if suffix != ".parquet" or not path.is_file():
         return suffix in SUFFIXES
@@ -45,8 +46,9 @@ def is_url_list(path: Path) -> bool:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException):
         return False
-    holds_bytes = any(pa.types.is_struct(f.type) or pa.types.is_binary(f.type) for f in schema)
-    return not holds_bytes and _named(schema.names, URL) is not None
+    images = _named(schema.names, (*IMAGES, *PATHS)) is not None
+    images |= any(pa.types.is_struct(f.type) or pa.types.is_binary(f.type) for f in schema)
+    return not images and _named(schema.names, URL) is not None
 
 
 def read_list(path: Path, options: Options) -> Iterator[Listed]:
