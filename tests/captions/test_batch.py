@@ -18,7 +18,8 @@ import pytest
 from sharecap.captions.batch_log import batches_out
 from sharecap.captions.batches import BatchRules
 from sharecap.captions.captioner import Request
-from sharecap.captions.courier import Gate, Patience
+from sharecap.captions.courier import Patience
+from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.run import RunReport, plan, run
@@ -59,7 +60,13 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def caption(dataset: Path, url: str, rules: BatchRules = RULES, **options: object) -> RunReport:
-    fixed = {"patience": QUICK, "rng": random.Random(0), "gate": Gate(share=1.0), "batch": rules, **options}
+    fixed = {
+        "patience": QUICK,
+        "rng": random.Random(0),
+        "thresholds": Thresholds(failures=1.0),
+        "batch": rules,
+        **options,
+    }
     return run(dataset, f"batch:{url}#scenes", "scenes", "one", **fixed)  # type: ignore[arg-type]
 
 
@@ -189,7 +196,8 @@ def test_answers_of_a_batch_get_the_same_verdict_as_any(dataset: Path, settings:
     with serving(replace(settings, faults=faults, seed=2)) as url:
         report = caption(dataset, url)
     assert report.captions + sum(report.failures.values()) == IMAGES
-    assert {"refusal", "truncated"} <= set(report.failures) <= {"refusal", "truncated", "empty"}
+    assert {"refusal:rephrased", "truncated:longer"} <= set(report.remedies)
+    assert set(report.failures) <= {"refusal", "truncated", "empty"}
 
 
 def test_a_busy_server_is_asked_again_and_a_crowded_one_gets_fewer_batches(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sharecap.captions.captioner import Request, Sampling
-from sharecap.captions.courier import Gate
+from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import read_layer
 from sharecap.captions.run import run
 from sharecap.captions.teachers import open_teacher
@@ -51,7 +51,9 @@ def test_a_run_ends_every_image_and_a_second_one_has_nothing_to_do(dataset: Path
     lost = next(iter(Catalog.open(dataset)))
     Path(lost.path).unlink()
     for requests in (12, 0):
-        report = run(dataset, f"local:{model}", "unified", "own", sampling=FEW, gate=Gate(share=1.0))
+        report = run(
+            dataset, f"local:{model}", "unified", "own", sampling=FEW, thresholds=Thresholds(failures=1.0)
+        )
         # Each image is asked about once, or thrice where the words make no sense.
         assert report.captions + sum(report.failures.values()) == 12
         assert report.failures["image_missing"] == 1

@@ -38,14 +38,14 @@ def test_the_packs_that_ship_load() -> None:
 def test_each_source_of_the_paper_has_its_own_prompt(source: str) -> None:
     pack = load_pack("sharegpt4v")
     prompt = pack.render(image(source))
-    assert prompt.id == f"sharegpt4v@1/{source}"
+    assert prompt.id == f"sharegpt4v@2/{source}"
     assert prompt.text.startswith(pack.role)
-    assert prompt.text.endswith(pack.constraints)
+    assert prompt.text.endswith(pack.constraints.replace("{words}", "150"))
     assert pack.sources[source] in prompt.text
 
 
 def test_an_unknown_source_gets_the_default() -> None:
-    assert load_pack("sharegpt4v").render(image("holiday")).id == "sharegpt4v@1/default"
+    assert load_pack("sharegpt4v").render(image("holiday")).id == "sharegpt4v@2/default"
 
 
 @pytest.mark.parametrize("source", ASKED)
@@ -72,7 +72,7 @@ def test_one_instruction_serves_every_source() -> None:
 
 def test_a_route_finds_the_source_by_path() -> None:
     prompt = load_pack("sharegpt4v").render(image("data", "/data/wikiart/images/1.jpg"))
-    assert prompt.id == "sharegpt4v@1/wikiart"
+    assert prompt.id == "sharegpt4v@2/wikiart"
 
 
 def test_a_source_without_prompt_or_default_is_wrong_usage_that_names_the_known_ones() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sharecap.captions.captioner import Sampling
-from sharecap.captions.courier import Gate, Patience
+from sharecap.captions.courier import Patience
+from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import layers, open_layer, read_layer
 from sharecap.captions.plan import forecast
 from sharecap.captions.price import Price
@@ -50,7 +51,7 @@ def test_every_image_is_captioned_once_in_the_catalogs_order(dataset: Path, teac
     assert [c.image_id for c in captions] == [image.id for image in Catalog.open(dataset)]
     assert all(c.text.startswith(f"A picture that begins with {c.image_id[:12]}") for c in captions)
     first = captions[0]
-    assert (first.captioner, first.prompt_id, first.finish_reason) == ("model", "sharegpt4v@1/coco", "stop")
+    assert (first.captioner, first.prompt_id, first.finish_reason) == ("model", "sharegpt4v@2/coco", "stop")
     assert (first.usage.prompt_tokens, first.usage.completion_tokens) == (100, 50)
     assert set(teacher.counts().values()) == {1}
 
@@ -128,10 +129,10 @@ def test_a_lasting_fault_of_one_image_is_a_counted_failure(
 @pytest.mark.parametrize(
     ("fault", "kind", "sent"),
     [
-        ("refusal", "refusal", 1),
-        ("refused", "refusal", 1),
+        ("refusal", "refusal", 2),
+        ("refused", "refusal", 2),
         ("filter", "content_filter", 1),
-        ("length", "truncated", 1),
+        ("length", "truncated", 2),
         ("400", "rejected", 1),
         ("400=content_policy_violation", "content_filter", 1),
         ("empty", "empty", 3),
@@ -242,10 +243,11 @@ def test_answers_that_are_mostly_garbage_stop_the_run_with_an_example(
     tmp_path: Path, teacher: Teacher
 ) -> None:
     dataset = make_dataset(tmp_path, 60)
-    teacher.script = lambda seen: "refusal" if seen.number % 3 else "ok"
+    order: dict[str, int] = {}
+    teacher.script = lambda seen: "refusal" if order.setdefault(seen.image, len(order) + 1) % 3 else "ok"
     with pytest.raises(Stopped, match=r"14 of the last 20 .*refusal.*I'm sorry") as caught:
         caption(dataset, teacher, concurrency=1)
-    assert (caught.value.exit_code, len(teacher.log), layers(dataset)) == (3, 20, [])
+    assert (caught.value.exit_code, len(teacher.log), layers(dataset)) == (3, 20 + 14, [])
     teacher.script = lambda _: "ok"
     assert caption(dataset, teacher).captions == 46
 
@@ -253,7 +255,7 @@ def test_answers_that_are_mostly_garbage_stop_the_run_with_an_example(
 def test_a_gate_can_be_set_wider(tmp_path: Path, teacher: Teacher) -> None:
     dataset = make_dataset(tmp_path, 30)
     teacher.script = lambda _: "refusal"
-    assert caption(dataset, teacher, gate=Gate(share=1.0)).failures == {"refusal": 30}
+    assert caption(dataset, teacher, thresholds=Thresholds(failures=1.0)).failures == {"refusal": 30}
 
 
 def test_a_budget_is_a_wall_and_a_higher_one_goes_on(dataset: Path, teacher: Teacher) -> None:
@@ -321,7 +323,7 @@ def test_the_ledger_holds_every_outcome(dataset: Path, teacher: Teacher) -> None
     caption(dataset, teacher)
     with sqlite3.connect(dataset / "ledger.sqlite") as db:
         states = Counter(db.execute("SELECT state, error_kind, attempts FROM requests").fetchall())
-    assert states == {("done", None, 1): 11, ("failed", "refusal", 1): 1}
+    assert states == {("done", None, 1): 11, ("failed", "refusal", 2): 1}
 
 
 def test_a_damaged_ledger_is_one_clear_error(dataset: Path, teacher: Teacher) -> None:

@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     prompt INTEGER NOT NULL REFERENCES prompts,
     max_tokens INTEGER NOT NULL,
     image_tokens INTEGER NOT NULL,
-    worst_usd REAL
+    worst_usd REAL,
+    steps TEXT NOT NULL             -- the remedies that were taken before (remedy.py)
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_batch_key ON jobs (batch, key);
 PRAGMA user_version = 1;
@@ -70,6 +71,7 @@ class Booked:
 
     job: Job
     worst_usd: float | None
+    steps: tuple[str, ...] = ()  # the remedies that were taken before
 
 
 def batches_out(dataset: Path) -> list[Batch]:
@@ -120,7 +122,7 @@ class BatchLog:
                     db.execute("INSERT OR IGNORE INTO prompts (text) VALUES (?)", (job.prompt.text,))
                     db.execute(
                         "INSERT INTO jobs (key, batch, image, prompt_id, prompt, max_tokens, image_tokens, "
-                        "worst_usd) SELECT ?, ?, ?, ?, id, ?, ?, ? FROM prompts WHERE text = ?",
+                        "worst_usd, steps) SELECT ?, ?, ?, ?, id, ?, ?, ?, ? FROM prompts WHERE text = ?",
                         (
                             job.key,
                             batch.id,
@@ -129,6 +131,7 @@ class BatchLog:
                             job.max_tokens,
                             job.image_tokens,
                             one.worst_usd,
+                            " ".join(one.steps),
                             job.prompt.text,
                         ),
                     )
@@ -163,7 +166,7 @@ class BatchLog:
         last = 0
         while True:
             rows = self._db.execute(
-                "SELECT jobs.id, key, image, prompt_id, text, max_tokens, image_tokens, worst_usd FROM jobs "
+                "SELECT jobs.id, key, image, prompt_id, text, max_tokens, image_tokens, worst_usd, steps FROM jobs "
                 f"JOIN prompts ON prompts.id = jobs.prompt WHERE {where} AND jobs.id > ? "
                 f"ORDER BY jobs.id LIMIT {PIECE}",
                 [*values, *(keys or ()), last],
@@ -175,8 +178,9 @@ class BatchLog:
                 Booked(
                     Job(Image(**json.loads(image)), Prompt(prompt_id, text), key, max_tokens, image_tokens),
                     worst,
+                    tuple(steps.split()),
                 )
-                for _, key, image, prompt_id, text, max_tokens, image_tokens, worst in rows
+                for _, key, image, prompt_id, text, max_tokens, image_tokens, worst, steps in rows
             ]
 
     def _write(self, statement: str, values: Sequence[object]) -> None:

@@ -20,7 +20,6 @@ from sharecap.captions.captioner import (
     Answer,
     BusyError,
     RejectedError,
-    Request,
     TeacherError,
     UnavailableError,
 )
@@ -91,7 +90,6 @@ class Batches:
         self._at_once, self._most = rules.at_once, rules.requests  # may shrink where the provider wants less
         self._again: set[bytes] = set()  # requests that go into another batch
         self._tried: Counter[bytes] = Counter()  # batches that a request was in without coming to an answer
-        self._draws: Counter[bytes] = Counter()  # answers of a request that were to be drawn anew
 
     async def drive(self, jobs: Iterator[Job]) -> None:
         """Submit `jobs` and whatever has to go once more, and take in all answers, or until the run stops."""
@@ -149,22 +147,30 @@ class Batches:
         self.progress.done -= 1
         self.progress.failed -= 1
         if one.worst_usd is not None:
-            self.budget.spent_usd -= one.worst_usd
-            self.budget.reserved_usd += one.worst_usd
-            self.budget.out += 1
+            for purse in (self.budget, self.budget.sources[one.job.image.source]):
+                purse.spent_usd -= one.worst_usd
+                purse.reserved_usd += one.worst_usd
+                purse.out += 1
 
     def _once_more(self) -> Iterator[Job]:
         again, self._again = self._again, set()
         if again:
+            self.courier.look_back = True  # to the remedies that were taken
             for jobs in self.wanted.jobs():
                 yield from (job for job in jobs if job.key in again)
 
     def _affordable(self, job: Job) -> bool:
-        worst = self.budget.worst(job.bound)
-        if not self.budget.reserve(worst):
-            return False
-        self.budget.settle(worst, 0.0)
+        worst, source = self.budget.worst(job.bound), job.image.source
+        if not self.budget.reserve(worst, source):
+            return self._full(job, worst)  # to be passed over
+        self.budget.settle(worst, 0.0, source)
         return True
+
+    def _full(self, job: Job, worst: float | None) -> bool:
+        """Whether it is the budget of the image's own source that is spent."""
+        if why := self.budget.source_wall(worst, job.image.source):
+            self.courier.full[job.image.source] = why
+        return job.image.source in self.courier.full
 
     def _out_of_means(self, job: Job) -> None:
         if self._at_once == 0:
@@ -208,8 +214,12 @@ class Batches:
         count = size = 0
         piece: list[Booked] = []
         while job is not None and count < self._most and not self.courier.stopping:
-            sampling = self.courier._draw(self._draws[job.key])
-            request = Request(job.image, job.prompt.text, sampling)
+            request, worst, steps = self.courier.put(job)
+            if not self.budget.reserve(worst, job.image.source):
+                if not self._full(job, worst):
+                    break
+                job = next(jobs, None)
+                continue
             outcome: SharecapError | None = None
             try:
                 line = await asyncio.to_thread(self.teacher.line, job.key.hex(), request)
@@ -218,19 +228,17 @@ class Batches:
             except ImageError as error:
                 outcome = error
             if outcome is None and size + len(line) > self.rules.bytes:
-                break
-            worst = self.budget.worst(job.bound)
-            if not self.budget.reserve(worst):
+                self.budget.settle(worst, 0.0, job.image.source)
                 break
             if outcome is None:
                 file.write(line)
                 count, size = count + 1, size + len(line)
-                piece.append(Booked(job, worst))
+                piece.append(Booked(job, worst, tuple(steps)))
             else:
                 await self.ledger.sent(
                     job.key, job.image.id, self.wanted.captioner.name, job.prompt.id, worst
                 )
-                await self.courier.take(job, worst, outcome)
+                await self.courier.take(job, worst, outcome, steps, more_tries=False)
             if len(piece) == PIECE:
                 await self._record(batch, piece)
                 piece = []
@@ -273,7 +281,7 @@ class Batches:
         for booked in self.log.jobs(batch):
             waiting = self._waiting(booked)
             for one in waiting:
-                self.budget.settle(one.worst_usd, 0.0)
+                self.budget.settle(one.worst_usd, 0.0, one.job.image.source)
                 self._again.add(one.job.key)
             await asyncio.gather(*(self.ledger.failed(one.job.key, "not_submitted", why) for one in waiting))
         self.log.mark(batch, "dropped")
@@ -356,16 +364,11 @@ class Batches:
                 await asyncio.gather(*(self._book(one, outcomes[one.job.key]) for one in waiting))
 
     async def _book(self, one: Booked, outcome: Answer | TeacherError) -> None:
-        key, patience = one.job.key, self.courier.patience
-        again = await self.courier.take(
-            one.job,
-            one.worst_usd,
-            outcome,
-            more_tries=self._tried[key] + 1 < self.rules.tries,
-            more_draws=self._draws[key] < patience.redraws,
-        )
-        if again:
-            (self._draws if isinstance(outcome, Answer) else self._tried)[key] += 1
+        key, steps = one.job.key, list(one.steps)
+        more = self._tried[key] + 1 < self.rules.tries
+        if await self.courier.take(one.job, one.worst_usd, outcome, steps, more_tries=more):
+            if not isinstance(outcome, Answer):
+                self._tried[key] += 1
             self._again.add(key)
 
     def _waiting(self, booked: Sequence[Booked]) -> list[Booked]:

@@ -31,7 +31,7 @@ from sharecap.captions.pace import Pace, Ticket
 from sharecap.captions.plan import Job
 from sharecap.captions.price import Budget, worst_case
 from sharecap.captions.remedy import PENDING, REMEDIES, Ask, ask_after, following
-from sharecap.captions.verdict import RESAMPLED, verdict
+from sharecap.captions.verdict import verdict
 from sharecap.errors import SharecapError, Stopped
 from sharecap.images.dataset import free_bytes
 from sharecap.images.decode import ImageError
@@ -60,6 +60,16 @@ PLAIN = Ask()
 
 LOOK_EVERY = 8
 """Requests between looks at the disk's free space."""
+
+
+@dataclass
+class Errand:
+    """One job on its way."""
+
+    job: Job
+    steps: list[str]  # remedies that were taken ("KIND:REMEDY")
+    tries: int = 0  # attempts at which the server failed
+    busy: int = 0  # attempts at which it had too much to do
 
 
 @dataclass
@@ -100,6 +110,11 @@ class Courier:
             if self.stopping:
                 return
 
+    def stop_if(self, why: SharecapError | None) -> None:
+        """Stop for a reason, if there is one."""
+        if why:
+            self.stop(why)
+
     def stop(self, why: SharecapError) -> None:
         """Send nothing more; what is on its way is awaited. The first reason counts."""
         self.stopping = self.stopping or why
@@ -108,89 +123,107 @@ class Courier:
 
     async def carry(self, job: Job) -> None:
         """See one job through."""
-        tries = busy = 0
-        steps = self._steps_before(job)
-        while True:
-            ask = ask_after(steps)
-            request = self._put(job, ask)
-            worst = self._worst(job, ask, request)
-            ticket = await self._may_send(worst, request.prompt, job.image.source)
-            if ticket is None:
-                return
-            captioner = self._asked(ask)
-            await self.ledger.sent(job.key, job.image.id, captioner.name, job.prompt.id, worst)
-            self.requests += 1
-            try:
-                answer = await self._ask(captioner, request, ticket)
-            except ImageError as error:
-                await self._book_unpaid(job, worst, f"image_{error.reason}", error)
-                self._finish(f"image_{error.reason}")
-                return
-            except FatalError as error:
-                await self._book_unpaid(job, worst, error.kind, error)
-                self.stop(error)
-                return
-            except RejectedError as error:
-                # A server may not take what a remedy asks for; the failure that called for it stands.
-                kind = steps[-1].partition(":")[0] if steps and error.kind == "rejected" else error.kind
-                if step := self._following(kind, steps):
-                    steps.append(step)
-                    await self._book_unpaid(job, worst, PENDING + kind, error, self._how(job, steps))
-                    continue
-                await self._book_unpaid(job, worst, kind, error)
-                self._judge(kind, job, str(error))
-                return
-            except BusyError as error:
-                busy += 1
-                await self._book_unpaid(job, worst, error.kind, error)
-                if busy >= self.patience.busy_tries:
-                    self._give_up(error)
-                    return
-                await self._hold(error, ticket, busy)
-                continue
-            except UnavailableError as error:
-                tries += 1
-                await self._book_unavailable(job, worst, error)
-                if error.overloaded:
-                    self.pace.overloaded(ticket, 0.0)
-                # An address that never answered is more likely wrong than tired.
-                enough = self.patience.tries if self._answered else min(3, self.patience.tries)
-                if tries >= (enough if error.kind == "unreachable" else self.patience.tries):
-                    self._give_up(error)
-                    return
-                await self._pause(self._backoff(tries))
-                continue
-            outcome = verdict(answer, request.prompt)
-            if step := self._following(outcome, steps):
+        errand = Errand(job, self._steps_before(job))
+        while await self._attempt(errand):
+            pass
+
+    async def _attempt(self, errand: Errand) -> bool:
+        """Send the request, as it is to be put by now, and book the outcome. True: once more."""
+        job, ask = errand.job, ask_after(errand.steps)
+        request = self._put(job, ask)
+        worst = self._worst(job, ask, request)
+        ticket = await self._may_send(worst, request.prompt, job.image.source)
+        if ticket is None:
+            return False
+        captioner = self._asked(ask)
+        await self.ledger.sent(job.key, job.image.id, captioner.name, job.prompt.id, worst)
+        self.requests += 1
+        try:
+            answer = await self._ask(captioner, request, ticket)
+        except ImageError as error:
+            await self._book_unpaid(job, worst, f"image_{error.reason}", error)
+            self._finish(f"image_{error.reason}")
+            return False
+        except TeacherError as error:
+            return await self._missed(errand, worst, ticket, error)
+        kind = verdict(answer, request.prompt)
+        if step := self._following(kind, errand.steps):
+            errand.steps.append(step)
+            await self._book_answer(job, worst, answer, f"{PENDING}{kind}", steps=errand.steps, ask=ask)
+            return True
+        await self._book_answer(job, worst, answer, kind, steps=errand.steps, ask=ask)
+        self._judge(kind, job, answer.text)
+        if self.canary and kind is None and not self.stopping:
+            self.stop_if(await self.canary.saw(self._aside, job, answer.text))
+        return False
+
+    async def _missed(self, errand: Errand, worst: float | None, ticket: Ticket, error: TeacherError) -> bool:
+        """No answer: wait, put it otherwise, give up on the image, or stop the run. True: once more."""
+        job, steps = errand.job, errand.steps
+        if isinstance(error, UnavailableError):
+            errand.tries += 1
+            await self._book_unavailable(job, worst, error)
+            if error.overloaded:
+                self.pace.overloaded(ticket, 0.0)
+            # An address that never answered is more likely wrong than tired.
+            enough = self.patience.tries if self._answered else min(3, self.patience.tries)
+            if errand.tries >= (enough if error.kind == "unreachable" else self.patience.tries):
+                self._give_up(error)
+                return False
+            await self._pause(self._backoff(errand.tries))
+            return True
+        if isinstance(error, RejectedError):
+            # A server may not take what a remedy asks for; the failure that called for it stands.
+            kind = steps[-1].partition(":")[0] if steps and error.kind == "rejected" else error.kind
+            if step := self._following(kind, steps):
                 steps.append(step)
-                await self._book_answer(job, worst, answer, PENDING + step.partition(":")[0], steps, ask)
-                continue
-            await self._book_answer(job, worst, answer, outcome, steps, ask)
-            self._judge(outcome, job, answer.text)
-            if self.canary and outcome is None and not self.stopping:
-                await self.canary.saw(self, job, answer.text)
-            return
+                await self._book_unpaid(job, worst, PENDING + kind, error, self._how(job, steps))
+                return True
+            await self._book_unpaid(job, worst, kind, error)
+            self._judge(kind, job, str(error))
+            return False
+        await self._book_unpaid(job, worst, error.kind, error)
+        if isinstance(error, BusyError):
+            errand.busy += 1
+            if errand.busy < self.patience.busy_tries:
+                await self._hold(error, ticket, errand.busy)
+                return True
+            self._give_up(error)
+        else:
+            assert isinstance(error, FatalError), error
+            self.stop(error)
+        return False
+
+    def put(self, job: Job) -> tuple[Request, float | None, list[str]]:
+        """The request of a job that goes out by another way, its worst case in USD, and the steps before."""
+        steps = self._steps_before(job)
+        ask = ask_after(steps)
+        request = self._put(job, ask)
+        return request, self._worst(job, ask, request), steps
 
     async def take(
         self,
         job: Job,
         worst: float | None,
         outcome: Answer | SharecapError,
+        steps: list[str],
         *,
-        more_tries: bool = False,
-        more_draws: bool = False,
+        more_tries: bool,
     ) -> bool:
         """Book the outcome of a request that went out by another way: in a batch's file, to a worker.
 
-        True if it is to go out once more, which is up to the caller: where waiting (`more_tries`) or other
-        words (`more_draws`) may help.
+        True if it is to go out once more, which is up to the caller: because it came to no answer and there
+        are `more_tries`, or because a remedy follows, which is added to the `steps` taken.
         """
         kind: str | None = None
         if isinstance(outcome, Answer):
-            kind = verdict(outcome, job.prompt.text)
-            await self._book_answer(job, worst, outcome, kind)
-            if kind in RESAMPLED and more_draws:
+            ask = ask_after(steps)
+            kind = verdict(outcome, self._put(job, ask).prompt)
+            if step := self._following(kind, steps):
+                steps.append(step)
+                await self._book_answer(job, worst, outcome, f"{PENDING}{kind}", steps=steps, ask=ask)
                 return True
+            await self._book_answer(job, worst, outcome, kind, steps=steps, ask=ask)
             self._judge(kind, job, outcome.text)
             return False
         if isinstance(outcome, UnavailableError):
@@ -282,6 +315,30 @@ class Courier:
         self._changed.clear()
         await self._changed.wait()
 
+    async def _aside(self, request: Request, key: bytes, prompt_id: str) -> str | None:
+        """Send a request that is no job's, once, and book it; the answer's words, if there are any."""
+        bound = worst_case(request.image, request.prompt, request.sampling.max_tokens)
+        worst = self.budget.worst(bound)
+        ticket = await self._may_send(worst, request.prompt, "")
+        if ticket is None:
+            return None
+        await self.ledger.sent(key, request.image.id, self.captioner.name, prompt_id, worst)
+        self.requests += 1
+        try:
+            answer = await self._ask(self.captioner, request, ticket)
+        except (TeacherError, ImageError) as error:
+            maybe = worst if isinstance(error, UnavailableError) and error.maybe_billed else None
+            self.budget.settle(worst, maybe)
+            kind = error.kind if isinstance(error, TeacherError) else f"image_{error.reason}"
+            doubtful = maybe is not None
+            await self.ledger.failed(key, kind, error.what, doubtful=doubtful, doubtful_usd=maybe)
+            return None
+        price, usage = self.budget.price, answer.usage or Usage()
+        cost = None if price is None else price.of(answer.usage) if answer.usage else worst
+        self.budget.settle(worst, cost)
+        await self.ledger.done(key, answer.text, answer.finish_reason, usage, cost)
+        return answer.text
+
     async def _ask(self, captioner: Captioner, request: Request, ticket: Ticket) -> Answer:
         """Send it; the pace learns from what comes back."""
         try:
@@ -292,16 +349,13 @@ class Courier:
         self.pace.answered(ticket, request.prompt, answer.usage, answer.limits)
         return answer
 
-    def _draw(self, redraws: int) -> Sampling:
-        """The sampling of the n-th further draw: another seed, not greedy, or the same words come again."""
-        return Ask(draws=redraws).sampling(self.sampling)
-
     async def _book_answer(
         self,
         job: Job,
         worst: float | None,
         answer: Answer,
         kind: str | None,
+        *,
         steps: list[str] | None = None,
         ask: Ask = PLAIN,
     ) -> None:
@@ -358,8 +412,7 @@ class Courier:
     def _judge(self, kind: str | None, job: Job, said: str) -> None:
         """Count an outcome, and stop the run when a gate closes."""
         self._finish(kind)
-        if why := self.gates.saw(job.image.source, kind, said, place_of(job.image)):
-            self.stop(why)
+        self.stop_if(self.gates.saw(job.image.source, kind, said, place_of(job.image)))
 
     def _give_up(self, error: TeacherError) -> None:
         """Leave the request failed; stop when no request gets through any more."""

@@ -1,9 +1,9 @@
 """Which requests make up a layer, and how many of them the ledger has already. Reads only; sends nothing."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sharecap.captions.keys import request_key
 from sharecap.captions.ledger import IN_BATCH, Entry, Tally, all_done, look_up, read_only
 from sharecap.captions.price import Budget, Price, worst_case
 from sharecap.captions.prompts import Pack, Prompt
+from sharecap.captions.remedy import PENDING
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER
 from sharecap.records import Image, Usage
@@ -22,7 +23,17 @@ PIECE = 500
 """Images whose keys are looked up in the ledger at a time."""
 
 AGAIN = frozenset(
-    {"in_flight", "server_error", "timeout", "dropped", "unreachable", "malformed", "rate_limited", "fatal"}
+    {
+        "blind",
+        "in_flight",
+        "server_error",
+        "timeout",
+        "dropped",
+        "unreachable",
+        "malformed",
+        "rate_limited",
+        "fatal",
+    }
 ) | {"batch_expired", "batch_cancelled", "batch_failed", "batch_lost", "not_submitted"}
 """Failures of the way, not of the image: the next run asks again as long as the layer is not sealed."""
 
@@ -99,7 +110,7 @@ class Plan:
         if entry.state == "sent":  # what is in a batch will be answered there
             return entry.error_kind != IN_BATCH
         kind = entry.error_kind or ""
-        again = self.retry_failed or kind in AGAIN or kind.startswith("image_")
+        again = self.retry_failed or kind in AGAIN or kind.startswith(("image_", PENDING))
         return entry.state == "failed" and again
 
 
@@ -121,6 +132,10 @@ class Survey:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     example: str = ""  # the first prompt that is still to be sent
+    price: Price | None = None  # for what was answered while none was known
+    usd_by_source: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    remedies: Counter[str] = field(default_factory=Counter)  # "KIND:REMEDY" -> requests; read with the texts
+    rescued: int = 0  # captions that came of remedies
 
     def count_done(self, images: int, tally: Tally) -> None:
         """Count so many requests that are all done."""
@@ -139,19 +154,24 @@ class Survey:
         if entry is None:
             self.unsettled += 1
         else:
-            self.cost_usd += entry.cost_usd or 0.0
+            cost, doubtful_usd = self._priced(job, entry)
+            self.cost_usd += cost
             self.doubtful += entry.doubtful
-            self.doubtful_usd += entry.doubtful_usd
+            self.doubtful_usd += doubtful_usd
+            self.usd_by_source[job.image.source] += cost + doubtful_usd
+            self.remedies.update((entry.steps or "").split())
             self.prompt_tokens += entry.prompt_tokens
             self.completion_tokens += entry.completion_tokens
             if entry.state == "done":
                 self.done += 1
+                self.rescued += bool(entry.steps)
             elif entry.state == "failed":
                 self.failures[entry.error_kind or "error"] += 1
             else:
                 self.unsettled += 1
                 self.doubtful += 1
                 self.doubtful_usd += entry.reserved_usd or 0.0
+                self.usd_by_source[job.image.source] += entry.reserved_usd or 0.0
         is_open = plan.is_open(entry)
         self.open_at.append(is_open)
         if is_open:
@@ -161,26 +181,89 @@ class Survey:
             self.open_completion_tokens += bound.completion_tokens
             self.example = self.example or job.prompt.text
 
+    def _priced(self, job: Job, entry: Entry) -> tuple[float, float]:
+        """(USD of answers, USD of doubts); what had no price then is priced by its tokens, or at worst."""
+        cost, doubtful_usd = entry.cost_usd, entry.doubtful_usd
+        if self.price is None:
+            return cost or 0.0, doubtful_usd
+        if cost is None and (used := Usage(entry.prompt_tokens, entry.completion_tokens)) != Usage():
+            cost = self.price.of(used)
+        elif cost is None and entry.finish_reason is not None:  # it was answered, and no usage reported
+            cost = self.price.of(job.bound)
+        if entry.doubtful and not doubtful_usd:
+            doubtful_usd = entry.doubtful * self.price.of(job.bound)
+        return cost or 0.0, doubtful_usd
+
+    def spread(self, most: int) -> "Survey":
+        """The same, with only so many requests still open, taken from all over the catalog."""
+        open_at = [i for i, is_open in enumerate(self.open_at) if is_open]
+        most = min(most, len(open_at))
+        chosen = bytearray(len(self.open_at))
+        for n in range(most):
+            chosen[open_at[(2 * n + 1) * len(open_at) // (2 * most)]] = 1
+        return replace(self, open_at=chosen, open=most)
+
     @property
     def open_worst(self) -> Usage:
         """The most that the open requests can use, if each takes one attempt."""
         return Usage(self.open_prompt_tokens, self.open_completion_tokens)
 
 
-def survey(plan: Plan, find: Find, all_done: AllDone) -> Survey:
+class Trail:
+    """The first settled requests of each source and the newest of all, by which the gates are rebuilt."""
+
+    def __init__(self, first: int = 200, newest: int = 5_000, sources: int = 64) -> None:
+        self._most_first, self._most_sources = first, sources
+        self._first: dict[str, list[bytes]] = {}
+        self._newest: deque[tuple[str, bytes]] = deque(maxlen=newest)
+
+    def add(self, source: str, key: bytes) -> None:
+        """Take in the next one in the catalog's order, which is about the order of the answers."""
+        first = self._first.get(source)
+        if first is None and len(self._first) < self._most_sources:
+            first = self._first[source] = []
+        if first is not None and len(first) < self._most_first:
+            first.append(key)
+        else:
+            self._newest.append((source, key))
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for source, keys in self._first.items():
+            yield from ((source, key) for key in keys)
+        yield from self._newest
+
+
+def survey(
+    plan: Plan,
+    find: Find,
+    all_done: AllDone,
+    *,
+    price: Price | None = None,
+    by_source: bool = False,
+    trail: Trail | None = None,
+) -> Survey:
     """Count what the ledger has of the plan's requests. Holds one byte per image.
 
+    `price` is for answers that had none when they came; `by_source` counts money by source; `trail` is told
+    which requests are settled.
     Pieces that are all done are summed up where they lie: a restart after a million answers is soon sending.
     """
-    total, images = Survey(), iter(plan.catalog)
+    total, images = Survey(price=price), iter(plan.catalog)
     while piece := list(islice(images, PIECE)):
         keys = [plan.key(image, plan.pack.render(image)) for image in piece]
-        if tally := all_done(keys):
+        tally = None if by_source else all_done(keys)
+        if tally and not (price and tally.unpriced):
             total.count_done(len(keys), tally)
+            for image, key in zip(piece, keys, strict=True):
+                if trail:
+                    trail.add(image.source, key)
             continue
         entries = find(keys)
         for image, key in zip(piece, keys, strict=True):
-            total.count(plan, plan.job(image), entries.get(key))
+            entry = entries.get(key)
+            total.count(plan, plan.job(image), entry)
+            if trail and entry and entry.state in ("done", "failed"):
+                trail.add(image.source, key)
     return total
 
 

@@ -9,32 +9,38 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from sharecap import artifact
 from sharecap.captions.batch_log import NAME as BATCHES
 from sharecap.captions.batch_log import BatchLog
 from sharecap.captions.batches import DEFAULT_RULES, Batches, BatchRules
+from sharecap.captions.canary import BLIND, Canary, blank_image, canary_id, is_worth_it
 from sharecap.captions.captioner import DEFAULT_SAMPLING, Captioner, Sampling
-from sharecap.captions.courier import DEFAULT_GATE, DEFAULT_PATIENCE, Courier, Gate, Patience
+from sharecap.captions.courier import DEFAULT_PATIENCE, Courier, Patience
+from sharecap.captions.gates import CANARY, DEFAULT_THRESHOLDS, Gates, Thresholds
+from sharecap.captions.language_guess import code_of
 from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
 from sharecap.captions.ledger import IN_BATCH, Entry, InFlight, Ledger
 from sharecap.captions.pace import Pace
-from sharecap.captions.plan import Forecast, Job, Plan, Survey, survey
+from sharecap.captions.plan import PIECE, Forecast, Job, Plan, Survey, Trail, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
 from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.open import open_teacher
+from sharecap.captions.verdict import KINDS
 from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
-from sharecap.records import Caption, Usage
+from sharecap.records import Caption, Image, Usage
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class RunReport:
     prompt_tokens: int
     completion_tokens: int
     seconds: float  # of this run
+    remedies: dict[str, int] = field(default_factory=dict)  # "KIND:REMEDY" -> requests that took this step
+    rescued: int = 0  # captions that the first answer was not
+    canary_requests: int = 0  # over all runs; their cost is part of the cost
+    canary_usd: float | None = None
 
 
 Engine = Callable[[Courier, Iterator[Job], Plan], Awaitable[None]]
@@ -91,7 +101,12 @@ def run(
     sampling: Sampling = DEFAULT_SAMPLING,
     image_tokens: int = IMAGE_TOKENS,
     patience: Patience = DEFAULT_PATIENCE,
-    gate: Gate = DEFAULT_GATE,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    accept: Iterable[str] = (),
+    second_teacher: Captioner | str | None = None,
+    second_price: Price | None = None,
+    source_budgets: Mapping[str, float] = MappingProxyType({}),
+    only: int | None = None,
     retry_failed: bool = False,
     progress: Progress | None = None,
     rng: random.Random | None = None,
@@ -103,13 +118,22 @@ def run(
     `concurrency` is how many requests are out at a time, the captioner's own choice if None; `budget_usd`
     bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
     take; `batch` is for a teacher behind a Batch API; `engine` has requests answered elsewhere than in this
-    process (`cluster.py`). Raises `Stopped` at the budget or the gate, `Interrupted` on Ctrl-C,
-    `SharecapError` when the teacher or the disk fails; the same call then goes on where it stopped.
+    process (`cluster.py`). `accept` names gates that stop nothing; `second_teacher` is asked what the first
+    refuses; `source_budgets` bound the cost of single sources. `only` has at most so many of the open images
+    captioned, from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
+    `Interrupted` on Ctrl-C, `SharecapError` when the teacher or the disk fails; the same call then goes on.
     """
     if concurrency is not None and concurrency < 1:
         raise UsageError("concurrency must be at least 1", where=concurrency)
     layer_path(dataset, layer)
-    budget = Budget(price, budget_usd)
+    second = open_teacher(second_teacher) if isinstance(second_teacher, str) else second_teacher
+    budget = Budget(
+        price,
+        budget_usd,
+        second_price=second_price,
+        has_second=second is not None,
+        source_limits=source_budgets,
+    )
     wanted = plan(
         dataset,
         teacher,
@@ -122,26 +146,48 @@ def run(
     if isinstance(wanted.captioner, BatchTeacher):
         budget.price = batch.price(price)
         engine = _batches(wanted.captioner, batch)
+    gates = Gates(thresholds, frozenset(accept), code_of(wanted.pack.language))
+    tag = artifact.key_of(KIND, wanted.config(), {})[:16]
     refuse_other_layer(dataset, layer, wanted.config())
     if found := finished(wanted, layer):
         return found
     progress = progress or Progress("captioned", quiet=True)
     clock = time.monotonic()
     with disk_errors(dataset), held(dataset), Ledger(dataset / LEDGER) as ledger:
-        before = survey(wanted, partial(ledger.look_up, texts=False), ledger.all_done)
-        budget.spent_usd = before.cost_usd + before.doubtful_usd
+        if CANARY in gates.accepted:
+            asyncio.run(ledger.reinstate(BLIND))
+        trail = Trail(thresholds.baseline)
+        before = survey(
+            wanted,
+            partial(ledger.look_up, texts=False),
+            ledger.all_done,
+            price=price,
+            by_source=bool(source_budgets),
+            trail=trail,
+        )
+        canary_usd, _ = ledger.spent_on(canary_id(tag))
+        budget.spent_before(before.usd_by_source, before.cost_usd + before.doubtful_usd + canary_usd)
+        if before.open:
+            _rebuild(gates, trail, ledger)
         progress.total, progress.done = before.images, before.images - before.open
         progress.failed = before.images - before.open - before.done
-        with progress.shown():
+        todo = before if only is None else before.spread(only)
+        sings = CANARY not in gates.accepted and engine is None and is_worth_it(todo.open)
+        with progress.shown(), blank_image() as blank:
             requests = _drive(
-                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(before), wanted),
+                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(todo), wanted),
                 lambda: Courier(
                     captioner=wanted.captioner,
                     ledger=ledger,
                     budget=budget,
                     sampling=sampling,
                     patience=patience,
-                    gate=gate,
+                    gates=gates,
+                    second=second,
+                    canary=Canary(tag, ledger, sampling, blank=blank, others=_others(wanted, todo))
+                    if sings
+                    else None,
+                    look_back=bool(before.failures),
                     progress=progress,
                     rng=rng or random.Random(),
                     disk=dataset,
@@ -149,7 +195,7 @@ def run(
                     margin_bytes=at_once * 65_536 + 1_048_576,
                 ),
             )
-        after = Survey()  # counted while the layer is written
+        after = Survey(price=price)  # counted while the layer is written
 
         def report() -> RunReport:
             return _report(
@@ -160,11 +206,43 @@ def run(
                 in_flight=ledger.in_flight,
                 requests=requests,
                 price=price,
+                canary=ledger.spent_on(canary_id(tag)),
                 seconds=time.monotonic() - clock,
             )
 
-        _seal(wanted, layer, ledger, after, report)
+        if only is not None:
+            after = survey(wanted, ledger.look_up, lambda _: None, price=price)
+        else:
+            _seal(wanted, layer, ledger, after, report)
         return report()
+
+
+def _rebuild(gates: Gates, trail: Trail, ledger: Ledger) -> None:
+    """Let the gates see what earlier runs got, so that no kill lets a run slip by; stop if one is closed."""
+    settled = iter(trail)
+    while piece := list(islice(settled, PIECE)):
+        entries = ledger.look_up([key for _, key in piece])
+        for source, key in piece:
+            entry = entries[key]
+            if entry.state == "done":
+                gates.remember(source, None, entry.text or "")
+            elif entry.error_kind in KINDS:
+                gates.remember(source, entry.error_kind, entry.text or entry.error or "")
+    if why := gates.closed():
+        raise why
+
+
+def _others(wanted: Plan, found: Survey) -> Callable[[Image], Image | None]:
+    """Finds a picture that is not the given one, among a few of those that are to be captioned."""
+    few: list[Image] = []
+
+    def other(image: Image) -> Image | None:
+        if not few:
+            few.extend(wanted.catalog.chosen(found.spread(8).open_at))
+        few.append(few.pop(0))
+        return next((candidate for candidate in few if candidate.id != image.id), None)
+
+    return other
 
 
 def finished(wanted: Plan, layer: str) -> RunReport | None:
@@ -214,8 +292,10 @@ def _drive(engine: Callable[[Courier], Awaitable[None]], make_courier: Callable[
                 await engine(courier)
             finally:
                 await courier.captioner.close()
-        if courier.stopping:
-            raise courier.stopping
+                if courier.second:
+                    await courier.second.close()
+        if why := courier.ended():
+            raise why
         return courier.requests
 
     try:
@@ -296,11 +376,12 @@ def _row(job: Job, entry: Entry, layer: str, captioner: str) -> Caption | Missin
         image_id=job.image.id,
         layer=layer,
         text=entry.text or "",
-        captioner=captioner,
-        prompt_id=job.prompt.id,
+        captioner=entry.answered_by or captioner,
+        prompt_id=entry.asked_as or job.prompt.id,
         finish_reason=entry.finish_reason or "",
         usage=Usage(entry.prompt_tokens, entry.completion_tokens),
         cost_usd=entry.cost_usd,
+        flags=tuple((entry.steps or "").split()),
     )
 
 
@@ -313,8 +394,10 @@ def _report(
     in_flight: InFlight,
     requests: int,
     price: Price | None,
+    canary: tuple[float, int],
     seconds: float,
 ) -> RunReport:
+    canary_usd, canary_requests = canary
     return RunReport(
         layer=layer,
         path=str(layer_path(wanted.catalog.dataset, layer)),
@@ -325,12 +408,16 @@ def _report(
         kept=before.images - before.open,
         in_flight=in_flight.requests,
         in_flight_usd=in_flight.usd,
-        cost_usd=after.cost_usd if price else None,
+        cost_usd=after.cost_usd + canary_usd if price else None,
         doubtful=after.doubtful,
         doubtful_usd=after.doubtful_usd if price else None,
         prompt_tokens=after.prompt_tokens,
         completion_tokens=after.completion_tokens,
         seconds=seconds,
+        remedies=dict(sorted(after.remedies.items())),
+        rescued=after.rescued,
+        canary_requests=canary_requests,
+        canary_usd=canary_usd if price else None,
     )
 
 
@@ -344,6 +431,12 @@ def report_lines(report: RunReport) -> list[str]:
     if report.in_flight:
         usd = "" if report.in_flight_usd is None else f", for at most ${report.in_flight_usd:.4f}"
         lines.append(f"in flight when the last run was killed: {report.in_flight} (may be billed twice{usd})")
+    if report.remedies:
+        steps = ", ".join(f"{n:,} {step.replace(':', ' ')}" for step, n in report.remedies.items())
+        lines.append(f"remedies: {steps}; {report.rescued:,} captions came of them")
+    if report.canary_requests:
+        usd = "" if report.canary_usd is None else f", ${report.canary_usd:.4f}"
+        lines.append(f"canary: {report.canary_requests} requests{usd}")
     lines.append(f"tokens: {report.prompt_tokens:,} in, {report.completion_tokens:,} out")
     if report.cost_usd is not None:
         lines.append(f"cost: ${report.cost_usd:.4f}")

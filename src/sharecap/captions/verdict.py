@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from sharecap.captions.captioner import Answer
 
-KINDS = ("content_filter", "refusal", "empty", "loop", "truncated", "prompt_echo")
+KINDS = ("content_filter", "refusal", "empty", "loop", "truncated", "boilerplate", "prompt_echo")
 """What an answer can be instead of a caption, in the order in which it is looked for."""
 
-RESAMPLED = frozenset({"empty", "loop", "prompt_echo"})
+RESAMPLED = frozenset({"empty", "loop", "prompt_echo", "boilerplate"})
 """Kinds that another draw may mend; the others would only cost again."""
 
 _REFUSAL = re.compile(
@@ -23,6 +23,15 @@ _REFUSAL = re.compile(
     r"|caption|create|generate)|"
     r"as an ai\b|(?:the|your) message is empty\b|no image (?:was|has been) (?:provided|attached|uploaded)\b|"
     r"please (?:provide|upload|attach|share) (?:the|an|your) (?:image|picture|photo))",
+    re.IGNORECASE,
+)
+_MARKS = re.compile(
+    r"<\|(?:im_start|im_end|user|assistant|system|eot_id)\|?>|\[/?INST\]|<<SYS>>|### (?:Human|Ass)"
+)
+_ANNOUNCED = re.compile(
+    r"\W*(?:(?:sure|certainly|of course|absolutely)\W+)?(?:(?:here(?:['’]s| is| are)|below is|this is)\s+)?"
+    r"(?:the|a|an)?\s*(?:\w+\s+){0,3}?(?:description|caption)(?:\s+(?:of|for)\s+(?:the|this|your)\s+"
+    r"(?:\w+\s+)?(?:image|picture|photo|photograph))?\W*",
     re.IGNORECASE,
 )
 _STUCK = re.compile(r"(.{1,80}?)\1{9,}", re.DOTALL)
@@ -44,7 +53,18 @@ def verdict(answer: Answer, prompt: str) -> str | None:
         return "loop"
     if answer.finish_reason == "length":
         return "truncated"
+    return _hollow(text, prompt)
+
+
+def _hollow(text: str, prompt: str) -> str | None:
+    if is_boilerplate(text):
+        return "boilerplate"
     return "prompt_echo" if is_echo(text, prompt) else None
+
+
+def is_boilerplate(text: str) -> bool:
+    """The text holds a chat template's marks, or only announces a description and gives none."""
+    return _MARKS.search(text) is not None or _ANNOUNCED.fullmatch(text) is not None
 
 
 def is_loop(text: str) -> bool:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 ARMS = ("none", "short", "detailed")
 """The captions between the shared start and the shared instruction rows: none, short, or detailed."""
 
+FORMULAS = ("duplicates", "opening", "boilerplate", "length")
+"""Gates that would close: this small world is told of in set phrases, by its teacher as by its captioner."""
+
 SETS = {"parts": 0, "first": 20_000, "large": 40_000, "heldout": 80_000}
 """First scene of each set of pictures; no scene is in two sets."""
 
@@ -298,6 +301,7 @@ class Story:
                 "teacher",
                 concurrency=16,
                 price=self.spec.price,
+                accept=FORMULAS,
                 progress=Progress("teacher: captions"),
             )
 
@@ -314,6 +318,7 @@ class Story:
             "captioner",
             concurrency=256,
             sampling=Sampling(max_tokens=320),
+            accept=(*FORMULAS, "truncations", "canary"),
             progress=Progress("captioner: captions"),
         )
 

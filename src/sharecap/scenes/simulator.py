@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from aiohttp import web
+from PIL import Image as Pictures
 
 from sharecap.artifact import plain
 from sharecap.errors import SharecapError, UsageError
@@ -37,13 +38,17 @@ from sharecap.scenes.chat_completions import (
 )
 from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
 from sharecap.scenes.language import describe
-from sharecap.scenes.world import Scene
+from sharecap.scenes.world import Scene, pixel_digest
 
 HOST = "127.0.0.1"
 ASKED_BY = {"text": "text", "name": "name", "style": "style", "relative": "relations"}
 """Word in a prompt -> topic that it asks for."""
 MOST_BODY_BYTES = 64 * 2**20
 LISTENING = "listening on "
+NOTHING = (
+    "This is a plain grey surface without any shape, sign or texture, and nothing can be made out on it."
+)
+"""What is said of an even mid-grey picture, as a run's canary sends it: known to every teacher that sees."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -163,6 +168,12 @@ class Asked:
     digests: dict[str, Any]  # of prompt, pixels and request, and how often it had come before
     chance: random.Random  # what is drawn for this attempt
 
+    @property
+    def blank(self) -> bool:
+        """The picture is even mid-grey all over."""
+        grey = Pictures.new("RGB", (self.width, self.height), (128, 128, 128))
+        return bool(self.digests["pixels"] == pixel_digest(grey))
+
 
 class Simulator:
     """The request handlers, and the count of how often each request has come."""
@@ -265,7 +276,7 @@ class Simulator:
 
     def check_known(self, asked: Asked) -> None:
         """Raise a 400 for a picture that is not known."""
-        if not self.knowledge.knows(asked.digests["pixels"]):
+        if not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
             size = f"{asked.width} x {asked.height}"
             message = f"The simulated teacher does not know this picture of {size} pixels."
             raise RequestError(message, code="unknown_picture", param="messages")
@@ -276,7 +287,10 @@ class Simulator:
         # The words depend on the request alone, so a retry after a fault changes no caption.
         words = random.Random(f"words/{self.settings.seed}/{asked.digests['request']}")
         seen = self.knowledge.another(pixels, asked.chance) if fault == "blind" else pixels
-        good = self.knowledge.answer(seen, topics_of(question.prompt), words, self.settings.mistakes)
+        if self.knowledge.knows(seen):
+            good = self.knowledge.answer(seen, topics_of(question.prompt), words, self.settings.mistakes)
+        else:
+            good = NOTHING
         text, finish_reason = spoil(fault, good, question.prompt, asked.chance)
         # A picture that never reached the model isn't billed: the sign by which blindness can be found.
         for_image = 0 if fault == "blind" else image_tokens(asked.width, asked.height, question.detail)
