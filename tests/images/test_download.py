@@ -22,7 +22,14 @@ from sharecap.images.catalog import Catalog, add
 from sharecap.images.download import Downloads, candidates_of, download
 from sharecap.images.fetch import Limits, forbidden, may_ask, wait_of
 from sharecap.images.host_queue import HostQueue
-from sharecap.images.url_list import BadAddressError, checked, is_url_list, names_private, read_list
+from sharecap.images.url_list import (
+    BadAddressError,
+    checked,
+    is_url_list,
+    names_private,
+    private_host,
+    read_list,
+)
 
 from .site import Site, answer, png, serving
 
@@ -217,6 +224,10 @@ def test_private_addresses_are_asked_only_if_named_and_metadata_never(
 def test_a_public_name_may_not_stand_for_a_private_address() -> None:
     assert [names_private(host) for host in ("localhost", "nas", "a.local", "10.0.0.1", "::1")] == [True] * 5
     assert [names_private(host) for host in ("example.org", "10.example.org", "8.8.8.8")] == [False] * 3
+    assert private_host("http://NAS:8080/x.png") == "nas"
+    assert [private_host(url) for url in ("http://a.org/nas", "file:///x", "", "http://u:p@nas/x")] == [
+        ""
+    ] * 4
 
 
 @pytest.mark.parametrize(
@@ -287,7 +298,7 @@ def test_tables_bring_captions_licences_and_sources(site: Site, tmp_path: Path, 
     [
         ("a.csv", b"name,words\n1,2\n", "no column of addresses"),
         ("b.csv", b"", "no column of addresses"),
-        ("c.csv", b'url\n"' + b"x" * 200_000 + b'"\n', "cannot read the list"),
+        ("c.csv", b'url\n"' + b"x" * 2_000_000 + b'"\n', "cannot read the list"),
         ("d.parquet", b"PAR1", "cannot read the list"),
     ],
 )

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -168,9 +169,24 @@ def test_an_empty_folder_is_no_benchmark(dataset: Path, tmp_path: Path) -> None:
         find_overlap(dataset, [tmp_path / "none"])
 
 
+def test_tar_shards_are_read_where_they_lie(dataset: Path, tmp_path: Path) -> None:
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    with tarfile.open(bench / "0.tar", "w") as tar:
+        for name, data in (("a.png", encoded(scene(5))), ("b.png", b"no image"), ("a.txt", b"a question")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    for against in (bench, bench / "0.tar"):
+        found = find_overlap(dataset, [against])
+        assert counts(found) == [("0.tar", 2, 1, 0, {"not_an_image": 1})]
+        assert names(dataset) == {"5.png": "0.tar::a.png"}
+
+
 def test_links_out_of_a_benchmark_are_named_and_not_followed(dataset: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench"
     bench.mkdir()
     (bench / "a.png").write_bytes(encoded(scene(70)))
     (bench / "b.png").symlink_to(tmp_path / "photos" / "0.png")
-    assert counts(find_overlap(dataset, [bench])) == [("bench", 2, 0, 0, {"outside": 1})]
+    (bench / "c.tsv").symlink_to(tmp_path / "elsewhere.tsv")
+    assert counts(find_overlap(dataset, [bench])) == [("bench", 3, 0, 0, {"outside": 2})]

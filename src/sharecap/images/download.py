@@ -34,7 +34,7 @@ from sharecap.images.decode import ImageError, open_header, read_bytes
 from sharecap.images.fetch import AGAIN, Fetched, Fetcher, FetchError, Limits
 from sharecap.images.host_queue import HostQueue
 from sharecap.images.progress import Progress
-from sharecap.images.url_list import BadAddressError, Listed, checked, names_private, read_list
+from sharecap.images.url_list import Listed, private_host, read_list
 
 FILES, INCOMING, STATE = "files", "incoming", "addresses.sqlite"
 PIECE = 500
@@ -139,11 +139,7 @@ def _survey(path: Path, options: Options) -> tuple[int, set[str]]:
     rows, private = 0, set[str]()
     for row in read_list(path, options):
         rows += 1
-        try:
-            host = checked(row.url).host or ""
-        except BadAddressError:
-            continue
-        if names_private(host):
+        if host := private_host(row.url):
             private.add(host)
     return rows, private
 
@@ -174,14 +170,14 @@ class _State:
         todo = "make room on the disk; if the file is damaged, remove it and run again"
         return SharecapError(f"cannot keep the list of downloads ({error})", where=self._path, todo=todo)
 
-    def look_up(self, urls: Sequence[str]) -> dict[str, _Outcome]:
-        marks = ",".join("?" * len(urls))
-        query = f"SELECT url, sha256, name, bytes, kind, what FROM addresses WHERE key IN ({marks})"
+    def look_up(self, keys: Sequence[bytes]) -> dict[bytes, _Outcome]:
+        marks = ",".join("?" * len(keys))
+        query = f"SELECT key, sha256, name, bytes, kind, what FROM addresses WHERE key IN ({marks})"
         try:
-            rows = self._db.execute(query, [_key(url) for url in urls]).fetchall()
+            rows = self._db.execute(query, keys).fetchall()
         except sqlite3.Error as error:
             raise self._damaged(error) from None
-        return {url: _Outcome(*outcome) for url, *outcome in rows}
+        return {key: _Outcome(*outcome) for key, *outcome in rows}
 
     def put(self, url: str, got: _Outcome) -> None:
         row = (_key(url), url, got.sha256, got.name, got.bytes, got.kind, got.what)
@@ -226,14 +222,15 @@ def _outcomes(path: Path, options: Options, state: _State) -> Iterator[tuple[Lis
     """Every row of the list with what became of it: an outcome, "new", or "repeated"."""
     seen, rows = set[int](), read_list(path, options)
     while piece := list(islice(rows, PIECE)):
-        known = state.look_up([row.url for row in piece])
-        for row in piece:
-            mark = int.from_bytes(_key(row.url)[:8], "big")
+        keys = [_key(row.url) for row in piece]
+        known = state.look_up(keys)
+        for key, row in zip(keys, piece, strict=True):
+            mark = int.from_bytes(key[:8], "big")  # a set of numbers is half as large as one of keys
             if mark in seen:
                 yield row, "repeated"
             else:
                 seen.add(mark)
-                yield row, known.get(row.url, "new")
+                yield row, known.get(key, "new")
 
 
 def _is_whole(home: Path, outcome: _Outcome) -> bool:

@@ -188,7 +188,8 @@ def places_of(catalog: Catalog, ids: set[str]) -> dict[str, str]:
     with pq.ParquetFile(catalog.table) as table:
         for batch in table.iter_batches(65_536, columns=["id", "path", "member"]):
             for row in batch.filter(pc.is_in(batch.column("id"), wanted)).to_pylist():
-                found[row["id"]] = f"{row['path']}::{row['member']}" if row["member"] else row["path"]
+                member = row.get("member", "")  # older catalogs have no such column
+                found[row["id"]] = f"{row['path']}::{member}" if member else row["path"]
     return found
 
 

@@ -117,7 +117,12 @@ class Fetcher:
                 "Accept": "image/*",
                 "Accept-Encoding": "identity",
             },
-            connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver(self._allowed), ttl_dns_cache=300),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                resolver=_Resolver(self._allowed),
+                ttl_dns_cache=300,
+                keepalive_timeout=1.0,  # a list has thousands of hosts: idle connections use up the sockets
+            ),
             timeout=aiohttp.ClientTimeout(total=limits.timeout_s, sock_connect=limits.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # it is bounded here

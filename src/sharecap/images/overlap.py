@@ -25,9 +25,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap import artifact
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images import shards, table
+from sharecap.images.candidate import Candidate, Options
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors, held
-from sharecap.images.decode import ImageError, read_bytes
+from sharecap.images.decode import ImageError, read_bytes, read_span
 from sharecap.images.duplicates import BITS, EXAMPLES, check_bits, places_of, read_hashes
 from sharecap.images.examine import look
 from sharecap.images.folder import files
@@ -35,7 +37,7 @@ from sharecap.images.hamming import distance, pairs_between, words_of
 from sharecap.images.progress import Progress
 
 KIND, FOLDER, TABLE = "overlap", "overlap", "flagged.parquet"
-TABLES = (".tsv", ".parquet")
+CONTAINERS = (".tsv", ".parquet", ".arrow", ".tar")
 AT_ONCE = 64
 """Benchmark images in memory at a time."""
 
@@ -174,27 +176,49 @@ def _images(path: Path) -> Iterator[_Unseen]:
     if not path.exists():
         raise UsageError("no such benchmark", where=path, todo="give a folder, a .tsv or a .parquet file")
     root = path.resolve()
-    if root.suffix.lower() in TABLES and root.is_file():
-        yield from _table_images(root)
+    if root.suffix.lower() in CONTAINERS and root.is_file():
+        yield from _inside(root)
         return
     for candidate in files(path):
         file = Path(candidate.path)
         below = file.relative_to(root).parts if root.is_dir() else ()
         benchmark = root / below[0] if len(below) > 1 else root
-        item = "/".join(below[1:] or below) or file.name
-        problem = candidate.problem and ImageError(*candidate.problem, file)
-        yield _Unseen(str(benchmark), item, problem or file)
+        yield _Unseen(str(benchmark), "/".join(below[1:] or below) or file.name, _content(candidate))
     for folder, _, names in os.walk(root):
         for name in sorted(names):
-            table = Path(folder) / name
-            if table.suffix.lower() in TABLES and not table.is_symlink():
-                yield from _table_images(table)
+            file = Path(folder) / name
+            if file.suffix.lower() not in CONTAINERS:
+                continue
+            if file.is_symlink():
+                yield _Unseen(str(root), name, ImageError("outside", "a link, which is not followed", file))
+            else:
+                yield from _inside(file)
 
 
-def _table_images(path: Path) -> Iterator[_Unseen]:
-    rows = _parquet_cells(path) if path.suffix.lower() == ".parquet" else _tsv_cells(path)
-    for item, cell in rows:
-        yield _Unseen(str(path), item, cell)
+def _inside(path: Path) -> Iterator[_Unseen]:
+    """The images of a table or tar."""
+    suffix, cells = path.suffix.lower(), {".tsv": _tsv_cells, ".parquet": _parquet_cells}
+    if suffix in cells:
+        for item, cell in cells[suffix](path):
+            yield _Unseen(str(path), item, cell)
+        return
+    found = shards.members(path, "", Options())
+    if suffix == ".arrow":
+        found = table.rows(path, "", Options(), must=True)
+    for candidate in found:
+        if candidate is not None:
+            yield _Unseen(str(path), candidate.member or candidate.path, _content(candidate))
+
+
+def _content(candidate: Candidate) -> bytes | Path | ImageError:
+    if candidate.problem:
+        return ImageError(*candidate.problem, candidate.place)
+    if candidate.data is not None or not candidate.member:
+        return candidate.data or Path(candidate.path)
+    try:
+        return read_span(Path(candidate.path), candidate.offset, candidate.size)
+    except ImageError as error:
+        return error
 
 
 def _tsv_cells(path: Path) -> Iterator[tuple[str, bytes | ImageError]]:

@@ -4,7 +4,9 @@ Rows are read one after the other and never held; what stands in a list is hosti
 """
 
 import csv
+import functools
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ from sharecap.images.table import IMAGES, PATHS
 SUFFIXES = (".txt", ".csv", ".tsv", ".parquet")
 MAX_ADDRESS = 8_192
 """Characters; a longer address is a mistake."""
+
+MAX_CELL = 2**20
+"""Characters of a cell of text."""
 
 ROWS = 2_000
 """Rows of a Parquet file in memory at a time."""
@@ -59,8 +64,9 @@ def read_list(path: Path, options: Options) -> Iterator[Listed]:
     try:
         rows = _parquet(path, options) if path.suffix.lower() == ".parquet" else _text(path, options)
         for url, source, alt_text, licence in rows:
-            name = options.source or clean(source) or path.stem
-            yield Listed(clean(url), name, clean(alt_text), clean(licence)[:1000])
+            name = options.source or (clean(source) if source else "") or path.stem
+            words = clean(alt_text) if alt_text else "", clean(licence)[:1000] if licence else ""
+            yield Listed(clean(url), name, *words)
     except (OSError, csv.Error, pa.ArrowException) as error:
         raise SharecapError(f"cannot read the list ({error})", where=path) from None
 
@@ -75,6 +81,7 @@ def _text(path: Path, options: Options) -> Iterator[_Cells]:
                 if line.strip() and not line.startswith("#"):
                     yield line.strip(), "", "", ""
             return
+        csv.field_size_limit(MAX_CELL)  # a quote that is never closed must not swallow the whole list
         rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = next(rows, [])
         places = [None if name is None else header.index(name) for name in _columns(header, path, options)]
@@ -142,6 +149,24 @@ def names_private(host: str) -> bool:
         return not is_public(ip)
     host = host.lower().rstrip(".")
     return "." not in host or host.endswith(_PRIVATE_ENDS)
+
+
+def private_host(url: str) -> str:
+    """The address's host if its name says that it is private, else ""; fast, as lists have few hosts."""
+    found = _HOST.match(url)
+    return _private(found[1]) if found else ""
+
+
+_HOST = re.compile(r"https?://([^/?#\\\s]+)", re.IGNORECASE)
+
+
+@functools.lru_cache(65_536)
+def _private(host: str) -> str:
+    try:
+        name = checked(f"http://{host}/").host or ""
+    except BadAddressError:
+        return ""
+    return name if names_private(name) else ""
 
 
 def literal(host: str) -> "IP | None":
