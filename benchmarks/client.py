@@ -1,7 +1,7 @@
 """How fast captions come in through an endpoint, and what a request costs: sharecap beside other clients.
 
-2,000 JPEGs of about 50 KB, 64 requests at a time, a server on loopback in a process of its own. Each contestant
-is a whole process from start to exit; medians of the runs. `python benchmarks/client.py --help`
+2,000 JPEGs of about 50 KB, 64 requests at a time, a server on loopback in a process of its own. Each is a
+whole process from start to exit; medians of the runs. `python benchmarks/client.py --help`
 """
 
 import argparse
@@ -163,7 +163,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_pictures(place / "pictures", asked.images)
-        add = [sys.executable, "-m", "sharecap.cli", "add", str(place / "pictures"), "--to", str(place / "dataset")]
+        add = [
+            sys.executable,
+            "-m",
+            "sharecap.cli",
+            "add",
+            str(place / "pictures"),
+            "--to",
+            str(place / "dataset"),
+        ]
         subprocess.run([*add, "--source", "coco"], check=True, capture_output=True)
         each = size_of(place / "pictures") / asked.images
         print(f"{asked.images:,} JPEGs of {each / 1000:.0f} KB, {AT_ONCE} at a time, {os.cpu_count()} cores")
