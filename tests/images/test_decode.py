@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagehash  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sharecap.images.decode import ImageError, decode_rgb, open_rgb
-from sharecap.images.examine import look
+from sharecap.images.examine import look, perceptual_hash
 
 
 def picture(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
@@ -165,3 +166,28 @@ def test_hostile_bytes_raise_nothing_but_image_errors(which: int, seed: int) -> 
     for decode in (lambda: decode_rgb(hostile, "x", 1_000_000), lambda: look(hostile, "x", 1_000_000)):
         with contextlib.suppress(ImageError):
             decode()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_perceptual_hash_is_imagehashs(seed: int) -> None:
+    image = picture(100 + 7 * seed, 90, seed)
+    for mode in ("RGB", "L"):
+        assert perceptual_hash(image.convert(mode)) == str(imagehash.phash(image.convert(mode)))
+
+
+def test_pictures_in_which_frequencies_are_equal_have_one_hash() -> None:
+    for size in ((64, 64), (301, 77)):
+        hashes = {perceptual_hash(Image.new("L", size, level)) for level in (1, 77, 200, 255)}
+        assert hashes == {"8000000000000000"}
+
+
+def test_sixteen_bits_and_transparency_have_the_hash_of_what_is_seen() -> None:
+    grey = picture(64, 64).convert("L")
+    levels = np.asarray(grey).astype(np.uint16) * 257
+    assert look(encoded("PNG", Image.fromarray(levels)), "x")[3] == perceptual_hash(grey)
+    seen = Image.new("RGB", (64, 64), "white")
+    seen.paste(picture(64, 32), (0, 0))
+    hidden = picture(64, 64).convert("RGBA")
+    hidden.paste(seen, (0, 0))
+    hidden.putalpha(Image.fromarray(np.repeat(np.uint8([255, 0]), 32)[:, None].repeat(64, 1)))
+    assert look(encoded("PNG", hidden), "x")[3] == perceptual_hash(seen)

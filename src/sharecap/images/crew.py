@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +184,9 @@ class Crew:
     def _send(self, worker: _Worker, slot: _Slot) -> None:
         candidate = slot.candidate
         assert candidate
-        fields = {name: getattr(candidate, name) for name in _FIELDS}
-        fields["data"] = None if candidate.data is None else len(candidate.data)
-        worker.outbox += json.dumps(fields).encode() + b"\n" + (candidate.data or b"")
+        task = {name: getattr(candidate, name) for name in _FIELDS}
+        task["data"] = None if candidate.data is None else len(candidate.data)
+        worker.outbox += json.dumps(task).encode() + b"\n" + (candidate.data or b"")
         if not worker.slots and worker.ready:
             worker.since = time.monotonic()
         worker.slots.append(slot)
@@ -248,8 +248,8 @@ class Crew:
             return
         slot = worker.slots.popleft()
         slot.candidate = None
-        ((kind, fields),) = answer.items()
-        slot.result = {"Image": Image, "Known": Known, "Failure": Failure}[kind](**fields)
+        ((kind, values),) = answer.items()
+        slot.result = _KINDS[kind](*values)
 
     def _lose(self, worker: _Worker, reason: str, what: str) -> None:
         """The worker hangs or is dead: blame the candidate that it was at, send the others again."""
@@ -281,4 +281,5 @@ class Crew:
         self._watch.close()
 
 
-_FIELDS = tuple(name for name in asdict(Candidate("", "")) if name != "data")
+_FIELDS = tuple(field.name for field in fields(Candidate) if field.name != "data")
+_KINDS: dict[str, Callable[..., Result]] = {"Image": Image, "Known": Known, "Failure": Failure}

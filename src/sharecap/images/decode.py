@@ -6,6 +6,7 @@ start a decoder that runs other programs (EPS, PDF).
 """
 
 import functools
+import importlib
 import io
 import os
 import stat
@@ -137,8 +138,10 @@ def open_header(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Ima
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF and WEBP may not be compiled in
+    """The formats that this Pillow has; AVIF and WEBP may not be compiled in."""
+    for name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
+        importlib.import_module(f"PIL.{name}ImagePlugin")  # all the others would cost 0.1 s and serve nothing
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

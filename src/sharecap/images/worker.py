@@ -9,20 +9,19 @@ import mmap
 import os
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, BinaryIO
 
-from sharecap.images.candidate import Candidate
+from sharecap.images.candidate import Candidate, Failure, Known
 from sharecap.images.examine import Knows, examine
+from sharecap.records import Image
 
 DIGEST_BYTES = 32
+FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (Image, Known, Failure)}
 
 
 def main() -> None:
     """Until the end of input. A line with "begin" says which digests are known from then on."""
-    import imagehash  # noqa: F401
-    import scipy.fftpack  # type: ignore[import-untyped]  # noqa: F401 - what imagehash would import at the first image
-
     tasks, answers = sys.stdin.buffer, _answers()
     _say(answers, {"ready": os.getpid()})
     knows: Knows = _nothing
@@ -38,7 +37,8 @@ def main() -> None:
         data = tasks.read(size) if size is not None else None
         found = examine(Candidate(**task, problem=problem, data=data), knows, max_pixels)
         signal.alarm(0)
-        _say(answers, {type(found).__name__: asdict(found)})
+        names = FIELDS[type(found)]
+        _say(answers, {type(found).__name__: [getattr(found, name) for name in names]})
 
 
 def _answers() -> BinaryIO:
