@@ -33,7 +33,7 @@ from sharecap.images.url_list import (
 
 from .site import Site, answer, png, serving
 
-LIMITS = Limits(max_bytes=200_000, timeout_s=5.0, connect_s=2.0, pause_s=0.01, longest_wait_s=2.0)
+LIMITS = Limits(max_bytes=200_000, timeout_s=30.0, pause_s=0.01, longest_wait_s=2.0)
 
 
 @pytest.fixture(scope="module")
