@@ -244,8 +244,9 @@ class Simulator:
             await asyncio.sleep((settings.latency_ms or 100.0) / 1000 * (10 if slow else 1))
         if fault in UNANSWERED:
             return self.leave_unanswered(request, fault)
-        self.note(request, status=200, fault=fault)
-        return web.json_response(self.tell(asked, fault))
+        told = self.tell(asked, fault)
+        self.note(request, status=200, fault=fault, usage=told["usage"])
+        return web.json_response(told)
 
     def reply(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """A batch's line: (status, body) of the answer, with the same words and faults as over HTTP."""
