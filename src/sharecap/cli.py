@@ -272,6 +272,39 @@ def edit(
 
 
 @app.command()
+def fuse(
+    dataset: Annotated[Path, typer.Argument(help="A dataset with captions and alt-text.")],
+    *,
+    teacher: Annotated[str, typer.Option(help="Language model: http(s)://…/v1#MODEL or openai:MODEL.")],
+    to: Annotated[str, typer.Option(help="Name of the layer that is made.")],
+    layer: Annotated[str | None, typer.Option(help="Which captions (default: the only ones).")] = None,
+    budget: Annotated[float | None, typer.Option(help="USD that the layer may cost at most.")] = None,
+    price: Annotated[str | None, typer.Option(help="IN,OUT in USD per million tokens.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight (default: 16).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join captions with the alt-texts that the images came with. Sends texts only, no pictures."""
+    from sharecap.artifact import plain
+    from sharecap.captions.fuse import fuse as fuse_layer
+    from sharecap.captions.fuse import fused_lines
+    from sharecap.captions.layer import only_layer
+    from sharecap.captions.price import Price
+    from sharecap.images.progress import Progress
+
+    made, report = fuse_layer(
+        dataset,
+        teacher,
+        layer or only_layer(dataset),
+        to,
+        budget_usd=budget,
+        price=Price.parse(price) if price else None,
+        concurrency=concurrency,
+        progress=Progress("fused"),
+    )
+    show(plain(report), as_json, fused_lines(made, report))
+
+
+@app.command()
 def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset with captions.")],
     *,

@@ -202,6 +202,8 @@ def _origin(dataset: Path, made: Artifact) -> Origin:
 
 
 def _how(config: dict[str, Any]) -> str:
+    if "fused" in config:
+        return f"{config['fused']} fused with alt-text, prompts {config['pack']}"
     if "pack" in config:
         return f"prompts {config['pack']}"
     if "merged" in config:

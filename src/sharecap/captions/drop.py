@@ -30,7 +30,7 @@ from sharecap.captions.layer import FAILURES, KIND, TABLE, layers, open_layer
 from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
-from sharecap.images.dataset import DOWNLOADS, LEDGER, disk_errors, held, layer_path
+from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.takedown import put_down
 from sharecap.records import Image
@@ -73,6 +73,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
             if gone := from_layer(dataset, name, wanted, catalog.digest, kept.digest):
                 report.layers[name] = gone
         _from_ledger(dataset, wanted, report)
+        _from_fusions(dataset, wanted, reason, report)
         if found:
             publish(kept)
         _from_cards(dataset, report)
@@ -232,6 +233,16 @@ def _from_ledger(dataset: Path, ids: Set[str], report: DropReport) -> None:
     if waiting:
         what = f"{waiting} requests about these images are out in a batch, whose answers are still to come"
         report.problems.append(f"{what}; run the same command again when it has ended")
+
+
+def _from_fusions(dataset: Path, ids: Set[str], reason: str, report: DropReport) -> None:
+    """Take the pairs of texts about these images out of the datasets that they were fused in (`fuse.py`)."""
+    for place in sorted((dataset / FUSIONS).glob("*")):
+        pairs = [pair.id for pair in Catalog.open(place) if pair.path in ids]
+        if pairs:
+            inner = drop(place, pairs, reason)
+            report.answers += inner.answers
+            report.problems += inner.problems
 
 
 def _from_cards(dataset: Path, report: DropReport) -> None:

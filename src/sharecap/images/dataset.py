@@ -4,6 +4,7 @@ dataset.json            names the catalog (replaced last, so a killed `add` leav
 catalog-<digest>.parquet, failures.jsonl
 ledger.sqlite           requests and answers
 layers/<name>/          sealed caption layers (artifacts)
+fusions/<name>/         pairs of texts that became layer <name>, as a dataset of their own
 exports.jsonl           what was exported where; takedown.jsonl: images that must stay out
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
-DOWNLOADS = "downloads"
+DOWNLOADS, FUSIONS = "downloads", "fusions"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

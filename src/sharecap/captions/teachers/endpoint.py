@@ -60,8 +60,8 @@ class _Choice(_Tolerant):
 
 
 class _Usage(_Tolerant):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
+    prompt_tokens: int = Field(ge=0, le=10**9)
+    completion_tokens: int = Field(default=0, ge=0, le=10**9)
 
 
 class _Completion(_Tolerant):
@@ -105,7 +105,10 @@ class Endpoint:
     async def answer(self, request: Request) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
         url = await self._preparer.data_url(request.image)
-        payload = self.payload(request.prompt, url, request.sampling)
+        return await self.exchange(self.payload(request.prompt, url, request.sampling))
+
+    async def exchange(self, payload: bytes) -> Answer:
+        """Send the JSON of one request; its answer, or `TeacherError`."""
         data = payload if len(payload) <= SHORT_BODY_BYTES else io.BytesIO(payload)
         try:
             async with self._open().post(
