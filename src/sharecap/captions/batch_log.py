@@ -166,8 +166,8 @@ class BatchLog:
         last = 0
         while True:
             rows = self._db.execute(
-                "SELECT jobs.id, key, image, prompt_id, text, max_tokens, image_tokens, worst_usd, steps FROM jobs "
-                f"JOIN prompts ON prompts.id = jobs.prompt WHERE {where} AND jobs.id > ? "
+                "SELECT jobs.id, key, image, prompt_id, text, max_tokens, image_tokens, worst_usd, steps "
+                f"FROM jobs JOIN prompts ON prompts.id = jobs.prompt WHERE {where} AND jobs.id > ? "
                 f"ORDER BY jobs.id LIMIT {PIECE}",
                 [*values, *(keys or ()), last],
             ).fetchall()
