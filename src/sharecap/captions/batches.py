@@ -116,6 +116,11 @@ class Batches:
                     continue
                 await self.courier._pause(wait)
                 wait = min(self.rules.poll_cap_s, wait * 1.5)
+        except (BusyError, UnavailableError) as error:
+            todo = "run the same command again: batches that are out go on"
+            self.courier.stop(
+                SharecapError(f"the batch API doesn't answer: {error.what}", where=error.where, todo=todo)
+            )
         except TeacherError as error:
             self.courier.stop(error)
         if self._out and isinstance(self.courier.stopping, Interrupted):

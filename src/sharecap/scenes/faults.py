@@ -6,7 +6,7 @@ can be repeated exactly and a retry can succeed. Nothing here knows of HTTP.
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sharecap.errors import UsageError
 
@@ -24,8 +24,8 @@ REFUSALS = (
 )
 
 
-def parse_faults(text: str) -> dict[str, float]:
-    """Probabilities per request from `"429=0.05,drop=0.01"`; `UsageError` if it can't be read so."""
+def parse_faults(text: str, check: Callable[[Mapping[str, float]], None] | None = None) -> dict[str, float]:
+    """Probabilities from `"429=0.05,drop=0.01"`; `UsageError` if it can't be read so, or `check` says so."""
     faults: dict[str, float] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, rate = item.partition("=")
@@ -33,7 +33,7 @@ def parse_faults(text: str) -> dict[str, float]:
             faults[name.strip()] = float(rate)
         except ValueError:
             raise UsageError("fault without a probability", where=item, todo='Write "429=0.05"') from None
-    check_faults(faults)
+    (check or check_faults)(faults)
     return faults
 
 
