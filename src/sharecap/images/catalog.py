@@ -478,7 +478,7 @@ def _absent_lines(sets: Sequence[Absent]) -> list[str]:
         lines.append(f"  {one.folder + '/':<16} {one.images:>9,}, such as {one.example}")
         if one.hint:
             lines.append(f"      {one.hint}")
-    return [*lines, "  put them there and run the same command again: only they are taken in then"]
+    return [*lines, "  put them there and add the list again: only they are taken in then"]
 
 
 def _counted(what: str, counts: dict[str, int], dataset: str) -> str:
