@@ -82,6 +82,6 @@ def test_every_option_that_the_page_names_exists() -> None:
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE))
     commands = get_command(app)
     assert isinstance(commands, Group)
-    used = ("diff", "merge", "edit", "export", "card", "drop", "add")
+    used = ("diff", "merge", "edit", "fuse", "export", "card", "drop", "add")
     known = {option for name in used for one in commands.commands[name].params for option in one.opts}
     assert told <= known

@@ -88,11 +88,13 @@ def test_a_sealed_layer_is_an_artifact_that_names_its_catalog(dataset: Path, tea
 def test_statistics_add_up(tmp_path: Path, teacher: Teacher) -> None:
     dataset = make_dataset(tmp_path, 10)
     add([tmp_path / "pictures" / "coco" / "0000.png"], dataset)  # known already
-    teacher.script = lambda seen: {1: "length", 2: "say=A dog.", 3: "say=A dog."}.get(seen.number, "ok")
+    ids = [image.id for image in Catalog.open(dataset)]
+    told = {ids[0]: "refusal", ids[1]: "say=A dog.", ids[2]: "say=A dog."}
+    teacher.script = lambda seen: told.get(seen.image, "ok")
     run(dataset, f"{teacher.url}#model", "sharegpt4v", "one", concurrency=1)
     found = stats(dataset, "one").as_json()
     texts = [caption.text for caption in read_layer(dataset, "one")]
-    assert (found["images"], found["captions"], found["failures"]) == (10, 9, {"truncated": 1})
+    assert (found["images"], found["captions"], found["failures"]) == (10, 9, {"refusal": 1})
     assert found["words_mean"] == sum(len(t.split()) for t in texts) / 9
     assert found["characters_mean"] == sum(map(len, texts)) / 9
     assert (found["words_min"], found["repeated"]) == (2, 1)
@@ -101,7 +103,8 @@ def test_statistics_add_up(tmp_path: Path, teacher: Teacher) -> None:
         {"words": "a dog", "captions": 2},
     ]
     assert found["sources"] == {"coco": {k: found[k] for k in found["sources"]["coco"]}}
-    assert (found["prompt_tokens"], found["completion_tokens"]) == (1000, 500)
+    answers = len(teacher.log)
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (100 * answers, 50 * answers)
 
 
 def test_means_over_nothing_are_no_numbers(dataset: Path) -> None:

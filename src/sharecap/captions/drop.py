@@ -26,7 +26,7 @@ from sharecap.captions.card import Said, write_held
 from sharecap.captions.export import list_path
 from sharecap.captions.exports import hf, llava, register, sidecar, webdataset
 from sharecap.captions.exports.register import Export
-from sharecap.captions.layer import FAILURES, KIND, TABLE, layers, open_layer
+from sharecap.captions.layer import FAILURES, KIND, ROWS, TABLE, layers, open_layer
 from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
@@ -187,7 +187,7 @@ def _from_table(path: Path, ids: Set[str]) -> int:
             return 0
         try:
             with pq.ParquetWriter(partial, table.schema_arrow, compression="zstd") as writer:
-                for batch in table.iter_batches():
+                for batch in table.iter_batches(ROWS):
                     kept = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=listed)))
                     if kept.num_rows:
                         writer.write_batch(kept)

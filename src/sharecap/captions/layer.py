@@ -24,7 +24,10 @@ from sharecap.records import Caption, Image, Usage
 
 KIND, TABLE, FAILURES = "layer", "captions.parquet", "failures.jsonl"
 ROWS = 10_000
-"""Captions per row group: what is held in memory at a time."""
+"""Captions per row group: what a writer holds in memory."""
+
+AT_A_TIME = 1_000
+"""Captions that a reader holds."""
 
 SCHEMA = pa.schema(
     [
@@ -143,7 +146,7 @@ def read_layer(dataset: Path, name: str) -> Iterator[Caption]:
 def _read(table: Path, name: str) -> Iterator[Caption]:
     try:
         with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(ROWS):
+            for batch in file.iter_batches(AT_A_TIME):
                 for row in batch.to_pylist():
                     yield Caption(
                         image_id=row["image_id"],

@@ -8,6 +8,7 @@ import re
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def stats(dataset: Path, layer: str, *, top: int = 10) -> Stats:
 
 def opening(text: str) -> str:
     """The first words of a caption, in lower case without punctuation."""
-    return " ".join(re.findall(r"[\w'’-]+", text.lower())[:OPENING_WORDS])
+    words = re.finditer(r"[\w'’-]+", text.lower())  # lazily: a caption is long, its opening is not
+    return " ".join(word[0] for word in islice(words, OPENING_WORDS))
 
 
 def lines(found: Stats) -> list[str]:
