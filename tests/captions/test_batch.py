@@ -1,8 +1,12 @@
 """The Batch API: the same keys, ledger and budget as online; no request lost or sent twice, whatever dies."""
 
+import asyncio
 import json
 import random
+import re
+import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -24,7 +29,7 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.run import RunReport, plan, run
 from sharecap.captions.teachers import open_teacher
-from sharecap.captions.teachers.batch import BatchTeacher
+from sharecap.captions.teachers.batch import MAX_LINE_BYTES, BatchTeacher
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.images.catalog import add
 from sharecap.scenes.simulator import Settings, serving
@@ -302,7 +307,7 @@ KILLED = """
 import os, signal, sys
 from sharecap import cli
 from sharecap.captions.batch_log import BatchLog
-from sharecap.captions.teachers.batch import BatchTeacher
+from sharecap.captions.teachers.batch import MAX_LINE_BYTES, BatchTeacher
 step, nth, sys.argv = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 left = nth
 def die(at):
@@ -385,3 +390,86 @@ def test_ctrl_c_leaves_batches_running_and_says_so(dataset: Path, settings: Sett
     with serving(replace(settings, port=port)) as again:
         report = caption(dataset, again, price=PRICE)
     assert (report.captions, report.requests, report.in_flight) == (IMAGES, 0, 0)
+
+
+def test_a_cancelled_batch_is_taken_in_and_online_does_the_rest(dataset: Path, settings: Settings) -> None:
+    with serving(replace(settings, batch_line_ms=60)) as url:
+        with subprocess.Popen(
+            command(dataset, f"batch:{url}#scenes"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while not any(b["request_counts"]["completed"] for b in batches(settings)):
+                assert process.poll() is None
+                threading.Event().wait(0.02)
+            for batch in batches(settings):
+                urlopen(f"{url}/batches/{batch['id']}/cancel", data=b"").close()
+            process.send_signal(signal.SIGINT)
+        assert process.returncode == 130
+        with pytest.raises(Stopped, match="still to be sent"):
+            caption(dataset, url, replace(RULES, at_once=0), price=PRICE)
+        assert "cancelled" in {b["status"] for b in batches(settings)}
+        assert batches_out(dataset) == []
+        taken = asked(settings).total()
+        report = run(dataset, f"{url}#scenes", "scenes", "one", price=PRICE)
+    assert (report.captions, report.requests) == (IMAGES, IMAGES - taken)
+    assert 0 < taken < IMAGES
+    assert set(asked(settings).values()) == {1}
+
+
+def test_a_line_without_an_end_is_passed_over_and_not_kept_in_memory(settings: Settings) -> None:
+    with serving(settings) as url:
+        assert settings.batches is not None
+        good = [b'{"custom_id": "aa"}', b'{"custom_id": "bb"}', b'{"custom_id": "cc"}']
+        endless = b"x" * (3 * MAX_LINE_BYTES)
+        for name, lines in (("file-1", [good[0], endless, good[1], good[2]]), ("file-2", [good[0], endless])):
+            (settings.batches / "files" / name).write_bytes(b"\n".join(lines))
+        teacher = open_teacher(f"batch:{url}#scenes")
+        assert isinstance(teacher, BatchTeacher)
+
+        async def read(name: str) -> list[bytes]:
+            found = [line async for line in teacher.lines(name)]
+            await teacher.close()
+            return found
+
+        assert asyncio.run(read("file-1")) == good
+        assert asyncio.run(read("file-2")) == good[:1]
+        with pytest.raises(SharecapError):  # an id is never a path
+            asyncio.run(read("../files/file-1"))
+
+
+def test_batches_ask_no_second_teacher(dataset: Path) -> None:
+    url = "http://127.0.0.1:9/v1"
+    with pytest.raises(UsageError, match="no second teacher"):
+        caption(dataset, url, second_teacher=f"{url}#other")
+
+
+def test_the_pages_example_runs_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "caption-millions.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- tested: batches -->\n```sh\n(.*?)```", page, re.DOTALL)
+    assert block
+    (tmp_path / "examples").symlink_to(root / "examples")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    programs = {"python": [sys.executable], "sharecap": [sys.executable, "-m", "sharecap.cli"]}
+    servers, printed = [], ""
+    try:
+        for line in block[1].replace("8125", str(port)).splitlines():
+            words = shlex.split(line.rstrip("&"))
+            words = [*programs[words[0]], *words[1:]]
+            if line.endswith("&"):
+                servers.append(subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True))
+                assert servers[-1].stdout is not None
+                assert "listening" in servers[-1].stdout.readline()
+                continue
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            printed = done.stdout
+    finally:
+        for server in servers:
+            server.terminate()
+            server.communicate()
+    assert "20 captions of 20 images" in printed
+    assert "nothing to send" in printed
