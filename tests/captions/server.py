@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ class Seen:
     key: str | None
     nth: int  # 1 for the first request about this image
     number: int  # 1 for the first request of all
+    raw: bytes = field(default=b"", repr=False)  # the body, byte for byte
 
 
 @dataclass
@@ -56,13 +59,14 @@ class Teacher:
             self.out -= 1
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
+        raw = await request.read()
+        body = json.loads(raw)
         image, text = body["messages"][0]["content"]
         head, _, data = image["image_url"].pop("url").partition(",")
         digest = hashlib.sha256(base64.b64decode(data)).hexdigest()
         key = request.headers.get("Authorization")
         nth = self.counts()[digest] + 1
-        seen = Seen(digest, head[5:].partition(";")[0], text["text"], body, key, nth, len(self.log) + 1)
+        seen = Seen(digest, head[5:].partition(";")[0], text["text"], body, key, nth, len(self.log) + 1, raw)
         self.log.append(seen)
         action, _, argument = self.script(seen).partition("=")
         if action == "slow":
@@ -72,10 +76,6 @@ class Teacher:
             request.transport.close()
         elif action == "redirect":
             raise web.HTTPFound(argument)
-        elif action == "raw":
-            return web.Response(text=argument, content_type="application/json")
-        elif action == "huge":
-            return web.Response(body=b"x" * 5_000_000)
         elif action == "busy":
             return web.json_response(
                 {"error": {"message": "slow down"}}, status=429, headers={"Retry-After": argument}
@@ -83,9 +83,51 @@ class Teacher:
         elif action.isdigit():
             error = {"message": f"no: {key}", "code": argument or None}
             return web.json_response({"error": error}, status=int(action))
+        elif odd := await _odd(request, action, argument):
+            return odd
         self.answered[digest] += 1
         self.on_answer(self)
         return web.json_response(completion(action, argument, seen))
+
+
+async def _odd(request: web.Request, action: str, argument: str) -> web.StreamResponse | None:
+    """Responses with status 200 that are no answers; None for another action."""
+    packed = {"Content-Encoding": "deflate"}
+    if action in BODIES:
+        return BODIES[action](argument)
+    if action == "half":
+        return await _half(request, argument)
+    if action == "flood":
+        return await _flood(request)
+    return web.Response(body=zlib.compress(b" " * 50_000_000), headers=packed) if action == "bomb" else None
+
+
+BODIES: dict[str, Callable[[str], web.Response]] = {
+    "raw": lambda text: web.Response(text=text, content_type="application/json"),
+    "html": lambda _: web.Response(text="<html><body>a gateway</body></html>", content_type="text/html"),
+    "latin": lambda _: web.Response(body=b'{"choices": "\xe9"}', content_type="application/json"),
+    "huge": lambda _: web.Response(body=b"x" * 5_000_000),
+}
+
+
+async def _half(request: web.Request, text: str) -> web.StreamResponse:
+    """Promise more bytes than come, then close the connection."""
+    response = web.StreamResponse(headers={"Content-Length": "100000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(text.encode() or b'{"choices": [')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def _flood(request: web.Request) -> web.StreamResponse:
+    """Send for as long as anyone listens, up to a gigabyte."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(1_000):
+            await response.write(b"x" * 1_000_000)
+    return response
 
 
 def completion(action: str, argument: str, seen: Seen) -> dict[str, Any]:

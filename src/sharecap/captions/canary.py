@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image as Picture
 
-from sharecap.captions.captioner import Request, Sampling
+from sharecap.captions.captioner import RejectedError, Request, Sampling
 from sharecap.captions.gates import CANARY
 from sharecap.captions.ledger import Ledger
 from sharecap.captions.plan import Job
@@ -27,6 +27,8 @@ from sharecap.records import Image
 
 BLIND = "blind"
 """Kind of failure that captions become when the canary finds that the model doesn't see."""
+
+SAYS = "the model does not seem to see the images"
 
 ASKED = 3
 """Requests of one probe: the same picture, a blank one, another one."""
@@ -60,7 +62,7 @@ def is_worth_it(open_requests: int, rules: Rules = DEFAULT_RULES) -> bool:
 
 def alikeness(a: str, b: str) -> float:
     """0 to 1: the share of their words that two texts have in common (Jaccard, words of four letters or more;
-    pairs of letters where there are hardly any such words, as in Chinese).
+    pairs of letters where most are not Latin, since some scripts have no spaces).
     """
     first, second = _content(a), _content(b)
     return len(first & second) / len(first | second) if first | second else 1.0
@@ -68,9 +70,8 @@ def alikeness(a: str, b: str) -> float:
 
 def _content(text: str) -> set[str]:
     text = text.lower()
-    words = set(re.findall(r"\w{4,}", text))
-    if text.isascii() or len(words) > len(text) / 20:
-        return words
+    if text.isascii() or sum(c.isascii() for c in text) > len(text) / 2:
+        return set(re.findall(r"\w{4,}", text))
     letters = re.sub(r"\W", "", text)
     return {letters[i : i + 2] for i in range(len(letters) - 1)}
 
@@ -118,11 +119,15 @@ class Canary:
         self.unanswered = 0
         self._captions = 0  # since the last probe began
         self._out = 0
+        self._blind = False
         self._since: list[bytes] = []  # keys of captions since the last good judgement
         self._lock = asyncio.Lock()
 
     async def saw(self, aside: Aside, job: Job, text: str) -> Stopped | None:
         """Count a caption; probe its request if it is time."""
+        if self._blind:  # it was on its way when the others were condemned
+            await self._ledger.condemn([job.key], BLIND, SAYS)
+            return None
         self._captions += 1
         if len(self._since) < MOST_CONDEMNED:
             self._since.append(job.key)
@@ -133,35 +138,32 @@ class Canary:
         self._out += 1
         try:
             outcome = await self._probe(aside, job, text)
+            if outcome is None:
+                self.unanswered += 1
+                return None
+            return await self._judge(outcome, job, text)
         finally:
             self._out -= 1
-        if outcome is None:
-            self.unanswered += 1
-            return None
-        return await self._judge(outcome, job, text)
 
     async def _probe(self, aside: Aside, job: Job, text: str) -> tuple[float, float, str] | None:
         """(alikeness of one picture's answers, across pictures, words about the blank picture)."""
         other = self._others(job.image)
         if other is None:
             return None
-        said: list[str] = []
-        for image in (job.image, self._blank, other):
-            words = await self._said(aside, job, image)
-            if words is None:
-                return None
-            said.append(words)
-        control, blank, swapped = said
+        pictures = (job.image, self._blank, other)
+        control, blank, swapped = await asyncio.gather(*(self._said(aside, job, one) for one in pictures))
+        if control is None or blank is None or swapped is None:
+            return None
         apart = [alikeness(one, another) for one in (text, control) for another in (blank, swapped)]
         return alikeness(text, control), sum(apart) / len(apart), blank
 
     async def _said(self, aside: Aside, job: Job, image: Image) -> str | None:
         for sampling in dict.fromkeys((self._sampling, self._own_sampling)):
             key = hashlib.sha256(b"canary" + secrets.token_bytes(16) + job.key).digest()
-            words = await aside(Request(image, job.prompt.text, sampling), key, canary_id(self.tag))
-            if words is not None:
-                self._sampling = sampling  # some servers take no temperature
-                return words
+            try:
+                return await aside(Request(image, job.prompt.text, sampling), key, canary_id(self.tag))
+            except RejectedError:
+                self._sampling = self._own_sampling  # some servers take no temperature
         return None
 
     async def _judge(self, outcome: tuple[float, float, str], job: Job, text: str) -> Stopped | None:
@@ -175,11 +177,10 @@ class Canary:
             if not is_blind(self.probes, self.rules):
                 self._since.clear()
                 return None
-            error = "the model does not seem to see the images"
-            condemned, self._since = self._since, []
-            await self._ledger.condemn(condemned, BLIND, error)
+            condemned, self._since, self._blind = self._since, [], True
+            await self._ledger.condemn(condemned, BLIND, SAYS)
             what = (
-                f"gate {CANARY}: {error}: answers about one picture are {alike:.0%} alike, about different "
+                f"gate {CANARY}: {SAYS}: answers about one picture are {alike:.0%} alike, about different "
                 f"ones {apart:.0%}; for example {_shown(text)} on {place_of(job.image)}, and "
                 f"{_shown(blank)} on a blank grey one; {len(condemned)} captions are booked as {BLIND}"
             )

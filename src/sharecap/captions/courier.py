@@ -153,7 +153,7 @@ class Courier:
             return True
         await self._book_answer(job, worst, answer, kind, steps=errand.steps, ask=ask)
         self._judge(kind, job, answer.text)
-        if self.canary and kind is None and not self.stopping:
+        if self.canary and kind is None:
             self.stop_if(await self.canary.saw(self._aside, job, answer.text))
         return False
 
@@ -316,7 +316,10 @@ class Courier:
         await self._changed.wait()
 
     async def _aside(self, request: Request, key: bytes, prompt_id: str) -> str | None:
-        """Send a request that is no job's, once, and book it; the answer's words, if there are any."""
+        """Send a request that is no job's, once, and book it; the answer's words, if there are any.
+
+        Raises `RejectedError` where the server will not answer it as it is put.
+        """
         bound = worst_case(request.image, request.prompt, request.sampling.max_tokens)
         worst = self.budget.worst(bound)
         ticket = await self._may_send(worst, request.prompt, "")
@@ -332,6 +335,10 @@ class Courier:
             kind = error.kind if isinstance(error, TeacherError) else f"image_{error.reason}"
             doubtful = maybe is not None
             await self.ledger.failed(key, kind, error.what, doubtful=doubtful, doubtful_usd=maybe)
+            if isinstance(error, FatalError):
+                self.stop(error)
+            if isinstance(error, RejectedError):
+                raise
             return None
         price, usage = self.budget.price, answer.usage or Usage()
         cost = None if price is None else price.of(answer.usage) if answer.usage else worst

@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sharecap.captions.language_guess import language_of
@@ -70,8 +71,8 @@ class _Frequent:
     most: int
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, keys: set[str]) -> None:
-        self.counts.update(keys)
+    def add(self, keys: Iterable[str]) -> None:
+        self.counts.update(dict.fromkeys(keys, 1))
         floor = 1
         while len(self.counts) > self.most:
             self.counts = Counter({key: n for key, n in self.counts.items() if n > floor})
@@ -181,12 +182,12 @@ class Gates:
                 of.examples[LANGUAGE] = text
         size = limits.opening_words
         if len(words) >= size:
-            of.openings.add({" ".join(words[:size])})
+            of.openings.add([" ".join(words[:size])])
         if of.captions <= limits.baseline or of.captions % EVERY == 0:
             of.read += 1
             size = limits.boilerplate_words
             rest = words[1:]  # the run at the very start is the opening's business
-            of.runs.add({" ".join(rest[i : i + size]) for i in range(len(rest) - size + 1)})
+            of.runs.add(" ".join(rest[i : i + size]) for i in range(len(rest) - size + 1))
 
     def _expected(self, of: _Source) -> str:
         if self._language:

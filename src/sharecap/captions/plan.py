@@ -254,15 +254,15 @@ def survey(
         tally = None if by_source else all_done(keys)
         if tally and not (price and tally.unpriced):
             total.count_done(len(keys), tally)
-            for image, key in zip(piece, keys, strict=True):
-                if trail:
+            if trail is not None:
+                for image, key in zip(piece, keys, strict=True):
                     trail.add(image.source, key)
             continue
         entries = find(keys)
         for image, key in zip(piece, keys, strict=True):
             entry = entries.get(key)
             total.count(plan, plan.job(image), entry)
-            if trail and entry and entry.state in ("done", "failed"):
+            if trail is not None and entry and entry.state in ("done", "failed"):
                 trail.add(image.source, key)
     return total
 
@@ -279,19 +279,26 @@ class Forecast:
     prompt: str  # the first one that would be sent
 
 
-def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
-    """What a run of `plan` would send, and what that can cost at most. Sends and writes nothing."""
+def glance(plan: Plan, price: Price | None = None, trail: Trail | None = None) -> Survey:
+    """The survey of a plan that is not being carried out. Sends and writes nothing."""
     path = plan.catalog.dataset / LEDGER
     db = read_only(path)
     try:
-        found = survey(
+        return survey(
             plan,
             lambda keys: look_up(db, keys, path, texts=False) if db else {},
             lambda keys: all_done(db, keys, path) if db else None,
+            price=price,
+            trail=trail,
         )
     finally:
         if db:
             db.close()
+
+
+def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
+    """What a run of `plan` would send, and what that can cost at most. Sends and writes nothing."""
+    found = glance(plan)
     worst = Budget(price).worst(found.open_worst)
     return Forecast(layer, found.images, found.images - found.open, found.open, worst, found.example)
 

@@ -119,8 +119,8 @@ def run(
     bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
     take; `batch` is for a teacher behind a Batch API; `engine` has requests answered elsewhere than in this
     process (`cluster.py`). `accept` names gates that stop nothing; `second_teacher` is asked what the first
-    refuses; `source_budgets` bound the cost of single sources. `only` has at most so many of the open images
-    captioned, from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
+    refuses; `source_budgets` bound the cost of single sources. `only` stops when so many images are settled in
+    all, taken from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
     `Interrupted` on Ctrl-C, `SharecapError` when the teacher or the disk fails; the same call then goes on.
     """
     if concurrency is not None and concurrency < 1:
@@ -144,8 +144,11 @@ def run(
     )
     at_once = concurrency or wanted.captioner.concurrency
     if isinstance(wanted.captioner, BatchTeacher):
-        budget.price = batch.price(price)
+        price = budget.price = batch.price(price)
         engine = _batches(wanted.captioner, batch)
+    if engine is not None and second is not None:
+        then = "leave it out here; then run online with it and --retry-failed"
+        raise UsageError("batches and clusters ask no second teacher", todo=then)
     gates = Gates(thresholds, frozenset(accept), code_of(wanted.pack.language))
     tag = artifact.key_of(KIND, wanted.config(), {})[:16]
     refuse_other_layer(dataset, layer, wanted.config())
@@ -171,11 +174,12 @@ def run(
             _rebuild(gates, trail, ledger)
         progress.total, progress.done = before.images, before.images - before.open
         progress.failed = before.images - before.open - before.done
-        todo = before if only is None else before.spread(only)
-        sings = CANARY not in gates.accepted and engine is None and is_worth_it(todo.open)
+        settled = before.images - before.open
+        asked = before if only is None else before.spread(max(0, only - settled))
+        sings = CANARY not in gates.accepted and engine is None and is_worth_it(asked.open)
         with progress.shown(), blank_image() as blank:
             requests = _drive(
-                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(todo), wanted),
+                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(asked), wanted),
                 lambda: Courier(
                     captioner=wanted.captioner,
                     ledger=ledger,
@@ -184,7 +188,7 @@ def run(
                     patience=patience,
                     gates=gates,
                     second=second,
-                    canary=Canary(tag, ledger, sampling, blank=blank, others=_others(wanted, todo))
+                    canary=Canary(tag, ledger, sampling, blank=blank, others=_others(wanted, asked))
                     if sings
                     else None,
                     look_back=bool(before.failures),
