@@ -1,10 +1,13 @@
 """Cards: a README that a hub reads, Croissant that passes its own checker, nothing that isn't on record."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given as generated
+from hypothesis import strategies as st
 
 from sharecap.captions.card import CROISSANT, README, Said, write_card
 from sharecap.captions.export import export
@@ -14,7 +17,7 @@ from sharecap.captions.exports.webdataset import WebDataset
 from sharecap.captions.layer import write_layer
 from sharecap.captions.merge import merge
 from sharecap.captions.price import Price
-from sharecap.captions.readme import markdown, one_line
+from sharecap.captions.readme import markdown, one_line, yaml_text
 from sharecap.captions.run import run
 from sharecap.errors import UsageError
 from sharecap.images.candidate import Options
@@ -160,6 +163,13 @@ def test_hostile_names_become_no_markup(tmp_path: Path) -> None:
 def test_words_from_outside_are_one_harmless_line() -> None:
     assert markdown("a|b\n`c` <i>*d*\x1b[1m") == r"a\|b \`c\` &lt;i&gt;\*d\* \[1m"
     assert one_line(" a\u2028b\x00\tc ") == "a b c"
+
+
+@generated(st.text(max_size=80))
+def test_any_text_is_one_yaml_scalar_and_one_table_cell(text: str) -> None:
+    assert yaml.safe_load(f"a: {yaml_text(text)}") == {"a": one_line(text)}
+    cell = markdown(text)
+    assert not re.search(r"[<>\n]|(?<!\\)(?:\\\\)*[|`*_\[\]]", cell)
 
 
 def test_a_readme_of_the_users_own_is_never_overwritten(told: Path, tmp_path: Path) -> None:
