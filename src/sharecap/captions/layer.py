@@ -145,7 +145,8 @@ def read_layer(dataset: Path, name: str) -> Iterator[Caption]:
 
 def _read(table: Path, name: str) -> Iterator[Caption]:
     try:
-        with pq.ParquetFile(table) as file:
+        # Buffered ahead, all that was read would stay in memory to the end.
+        with pq.ParquetFile(table, pre_buffer=False) as file:
             for batch in file.iter_batches(AT_A_TIME):
                 for row in batch.to_pylist():
                     yield Caption(

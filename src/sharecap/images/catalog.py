@@ -110,7 +110,8 @@ class Catalog:
         """The images whose byte in `flags` isn't 0, in order; stretches without one cost next to nothing."""
         names, at = [f.name for f in fields(Image)], 0
         try:
-            with pq.ParquetFile(self.table) as table:
+            # Buffered ahead, all that was read would stay in memory to the end.
+            with pq.ParquetFile(self.table, pre_buffer=False) as table:
                 for batch in table.iter_batches(ROWS):
                     here = None if flags is None else flags[at : at + batch.num_rows]
                     at += batch.num_rows
