@@ -86,6 +86,22 @@ def test_handing_back_the_prompt_is_an_echo() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "Sure! Here is a detailed description of the image:",
+        "Certainly, here's a caption for this picture.",
+        "Description:",
+        "A boat.<|im_end|><|im_start|>user",
+        "A boat on the water. [INST] And now?",
+    ],
+)
+def test_an_announcement_or_a_templates_marks_are_boilerplate(text: str) -> None:
+    assert judged(text) == "boilerplate"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A boat. The caption below it reads 'Sure!'.",
+        "Here is a detailed description of the image: a red boat lies on calm water.",
         "A small red circle lies at the top left. A small red square lies at the top right. "
         "A small red ring lies at the bottom left. A small red star lies at the bottom right.",
         "There are two red circles. There are two red circles in the corner as well, and one blue ring.",
