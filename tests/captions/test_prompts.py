@@ -215,6 +215,16 @@ def test_any_text_as_a_pack_is_a_pack_or_one_clear_error(
     assert "\n" not in said
 
 
+def test_the_pack_on_our_page_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "trust-your-captions.md"
+    text = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[0]
+    (tmp_path / "p.toml").write_text(text)
+    pack = load_pack(tmp_path / "p.toml")
+    assert pack.render(image("street-signs")).id == "mine@1/signs"
+    assert pack.render(replace(image("web", "/a/signs/1.png"), licence="cc0")).id == "mine@1/signs"
+    assert "About 120 words." in pack.render(image("web")).text
+
+
 BAD = {
     "unknown column": 'name = "p"\nversion = "1"\ncontext = ["phash"]\n[default]\nprompt = "x"',
     "no TOML": "name = ",
