@@ -123,6 +123,7 @@ def _names(path: Path) -> Iterator[str]:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 yield member.name
+                tar.members.clear()  # type: ignore[attr-defined]  # or it would keep every header
     except tarfile.TarError as error:
         raise SharecapError(f"damaged tar ({error})", where=path, todo="export it again") from None
 
@@ -133,3 +134,4 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
             found = tar.extractfile(member)
             if found is not None:
                 yield member.name, found.read()
+            tar.members.clear()  # type: ignore[attr-defined]
