@@ -22,13 +22,8 @@ pytest.importorskip("torch")
 pytest.importorskip("openai", reason="transformers[serving] is not installed")
 pytest.importorskip("uvicorn", reason="transformers[serving] is not installed")
 
-import torch
+from .talking import SAYS, talking_model
 
-from sharecap.model.folder import save
-
-from ..model.tiny import picture, tiny_llava
-
-SAYS = "A red boat lies on the calm water, and a white house stands behind it."
 PROMPT = '[default]\nprompt = "Describe the image."\n'
 
 
@@ -41,29 +36,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Path:
-    """A tiny LLaVA that has learned to say one sentence about anything."""
-    place = tmp_path_factory.mktemp("model")
-    llava = tiny_llava(place)
-    save(llava, place / "blank")  # gives the processor its template
-    prompt = load_pack(pack).default or ""
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
-    asked = llava.processor.apply_chat_template([turn], add_generation_prompt=True)
-    pictures = [picture(seed) for seed in range(4)]
-    inputs = llava.processor(
-        images=pictures, text=[f"{asked} {SAYS}</s>"] * len(pictures), return_tensors="pt", padding=True
-    )
-    before = llava.processor(images=pictures[:1], text=[asked], return_tensors="pt")["input_ids"].shape[1]
-    labels = inputs["input_ids"].clone()
-    labels[:, :before] = -100
-    optimizer = torch.optim.AdamW(llava.model.parameters(), lr=1e-2)
-    for _ in range(80):
-        loss = llava.model(**inputs, labels=labels, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert loss < 0.05
-    save(llava, place / "captioner")
-    return place / "captioner"
+    return talking_model(tmp_path_factory.mktemp("model"), load_pack(pack).default or "")
 
 
 @pytest.fixture(scope="module")

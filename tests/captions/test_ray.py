@@ -22,6 +22,7 @@ from sharecap.captions.cluster import RayRules, _packed, _packed_request, _reque
 from sharecap.captions.gates import GATES
 from sharecap.captions.layer import open_layer, read_layer
 from sharecap.captions.price import Price
+from sharecap.captions.prompts import Pack
 from sharecap.captions.run import RunReport, run
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.images.catalog import Catalog
@@ -103,6 +104,23 @@ def test_two_workers_of_which_one_is_killed_make_the_very_layer_that_one_process
     # What died with the worker was at most two blocks on their way, is booked as doubtful, and went again.
     assert 1 <= report.doubtful <= 4
     assert report.in_flight == 0
+
+
+def test_workers_that_hold_a_local_captioner_say_what_one_process_says(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from .talking import SAYS, talking_model
+
+    pack = Pack("short", "1", "", "", {}, "Describe the image.")
+    spec = f"local:{talking_model(tmp_path, pack.default or '')}"
+    dataset, words = make_dataset(tmp_path, 8), Sampling(60)
+    run(dataset, spec, pack, "alone", sampling=words, accept=GATES)
+    (dataset / "ledger.sqlite").unlink()  # or all would be there
+    report = run(
+        dataset, spec, pack, "together", sampling=words, accept=GATES, engine=open_engine(ENGINE, spec)
+    )
+    assert (report.requests, report.captions, report.doubtful) == (8, 8, 0)
+    assert rows(dataset, "together") == rows(dataset, "alone")
+    assert {text for _, text in rows(dataset, "together")} == {SAYS}
 
 
 def test_a_budget_is_a_wall_for_rounds_too(dataset: Path, teacher: Teacher) -> None:
