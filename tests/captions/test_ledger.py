@@ -10,6 +10,7 @@ import pytest
 
 from sharecap.captions.ledger import Ledger
 from sharecap.errors import SharecapError
+from sharecap.records import Usage
 
 
 def test_a_change_that_fails_after_its_worker_was_cancelled_leaves_no_traceback(tmp_path: Path) -> None:
@@ -37,3 +38,45 @@ def test_a_change_that_fails_after_its_worker_was_cancelled_leaves_no_traceback(
     asyncio.run(main())
     gc.collect()
     assert complaints == []
+
+
+def test_requests_that_are_all_done_are_summed_up_and_others_are_not(tmp_path: Path) -> None:
+    async def main(ledger: Ledger) -> None:
+        for key in (b"a", b"b", b"c"):
+            await ledger.sent(key, "image", "model", "prompt", 0.5)
+        await ledger.done(b"a", "words", "stop", Usage(10, 3), 0.25)
+        await ledger.done(b"b", "words", "stop", Usage(20, 4), 0.5)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(main(ledger))
+        tally = ledger.all_done([b"a", b"b"])
+        assert tally is not None
+        assert (tally.cost_usd, tally.prompt_tokens, tally.completion_tokens) == (0.75, 30, 7)
+        assert ledger.all_done([b"a", b"c"]) is None  # on its way
+        assert ledger.all_done([b"a", b"never sent"]) is None
+
+
+def test_texts_are_read_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    async def main(ledger: Ledger) -> None:
+        await ledger.sent(b"a", "image", "model", "prompt", None)
+        await ledger.done(b"a", "words", "stop", Usage(10, 3), None)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(main(ledger))
+        with_text, without = ledger.look_up([b"a"])[b"a"], ledger.look_up([b"a"], texts=False)[b"a"]
+    assert (with_text.text, without.text) == ("words", None)
+    assert with_text[:9] == without[:9]
+
+
+def test_changes_that_gather_are_made_in_their_order(tmp_path: Path) -> None:
+    async def main(ledger: Ledger) -> None:
+        for number in range(200):
+            key = bytes([number])
+            sent = asyncio.create_task(ledger.sent(key, "image", "model", "prompt", None))
+            await asyncio.sleep(0)
+            await asyncio.gather(sent, ledger.done(key, str(number), "stop", Usage(1, 1), None))
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(main(ledger))
+        found = ledger.look_up([bytes([number]) for number in range(200)])
+    assert [found[bytes([number])].text for number in range(200)] == [str(n) for n in range(200)]

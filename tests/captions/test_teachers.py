@@ -2,12 +2,13 @@
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from sharecap.captions.captioner import UnavailableError
+from sharecap.captions.captioner import Sampling, UnavailableError
 from sharecap.captions.prepare import MAX_SIDE, data_url, prepare
 from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.endpoint import OPENAI, Endpoint
@@ -124,3 +125,15 @@ def test_a_gateway_that_gave_up_may_have_a_bill_behind_it(status: int, maybe: bo
     error = endpoint("http://host/v1#m")._refused(status, b"", None)
     assert isinstance(error, UnavailableError)
     assert error.maybe_billed == maybe
+
+
+def test_a_requests_body_is_the_json_that_the_preview_shows() -> None:
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "model")
+    url = b"data:image/png;base64,aGVsbG8+/w=="
+    for prompt in (
+        "Describe it.",
+        'quotes " and \\ and \u2028 and ünïcode',
+        '"url": "\\u0000picture\\u0000"',
+    ):
+        made = endpoint.payload(prompt, url, Sampling(seed=3))
+        assert made == json.dumps(endpoint.body(prompt, url.decode(), Sampling(seed=3))).encode()
