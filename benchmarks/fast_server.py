@@ -11,10 +11,11 @@ import sys
 import zlib
 
 SPOKEN = """
-a the of and with on beside under behind above near two three small large old wooden red blue green white table
-chair window door garden tree river bridge street boat bicycle lamp book cup plate dog cat bird child woman man
-stands sits lies leans shines rests light shadow morning evening quiet bright narrow wide stone glass metal cloth
-paper flower leaf cloud sky water sand grass roof wall floor corner edge middle
+a the of and with on beside under behind above near two three small large old wooden red blue green
+white table chair window door garden tree river bridge street boat bicycle lamp book cup plate dog
+cat bird child woman man stands sits lies leans shines rests light shadow morning evening quiet
+bright narrow wide stone glass metal cloth paper flower leaf cloud sky water sand grass roof wall
+floor corner edge middle
 """
 WORDS = SPOKEN.split()
 HALVES, CHARACTERS = 5_000, 470
