@@ -52,6 +52,7 @@ class Origin:
     sampling: dict[str, Any]
     captions: int
     failures: dict[str, int]
+    remedies: dict[str, int]  # "KIND:REMEDY" -> requests whose first answer was no caption
     cost_usd: float | None
     tokens: tuple[int, int] | None
     first: str  # first and last answer, dates; "" if not on record
@@ -193,6 +194,7 @@ def _origin(dataset: Path, made: Artifact) -> Origin:
         sampling=dict(config.get("sampling", {})),
         captions=int(metrics["captions"]),
         failures=dict(metrics["failures"]),
+        remedies=dict(metrics.get("remedies", {})),
         cost_usd=metrics.get("cost_usd"),
         tokens=tokens,
         first=first,
@@ -372,7 +374,8 @@ def _activity(origin: Origin, said: Said) -> dict[str, Any]:
 
 def _dropped_of(origin: Origin) -> str:
     cost = "unknown" if origin.cost_usd is None else f"{origin.cost_usd:.4f} USD"
-    return f"captions: {origin.captions}; failed: {_listed(origin.failures) or 'none'}; cost: {cost}"
+    what = f"captions: {origin.captions}; failed: {_listed(origin.failures) or 'none'}; cost: {cost}"
+    return f"{what}; asked again: {_listed(origin.remedies)}" if origin.remedies else what
 
 
 def _field(name: str, kind: str, **more: Any) -> dict[str, Any]:

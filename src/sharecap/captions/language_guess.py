@@ -60,7 +60,6 @@ NAMES = {
 FEWEST = 3
 """Stop words of a language, or letters of a script, below which nothing is said."""
 
-_WORD = re.compile(r"[^\W\d_]+")
 _STOP: dict[str, list[str]] = {}  # stop word -> the languages that have it
 for _language, _words in STOP_WORDS.items():
     for _word in _words.split():
@@ -85,7 +84,7 @@ def language_of(text: str) -> str:
         if counts[code] >= FEWEST and counts[code] * 2 >= sum(c.isalpha() for c in text):
             return code
     hits = dict.fromkeys(STOP_WORDS, 0)
-    for word in _WORD.findall(text.lower()):
+    for word in text.lower().split():
         for language in _STOP.get(word, ()):
             hits[language] += 1
     first, second, *_ = sorted(hits, key=lambda c: -hits[c])

@@ -93,6 +93,7 @@ def _origin(origin: "Origin") -> str:
         ("cost", cost),
         ("tokens in, out", f"{origin.tokens[0]:,}, {origin.tokens[1]:,}" if origin.tokens else ""),
         ("answered", f"{origin.first} to {origin.last}" if origin.first else ""),
+        ("asked again", ", ".join(f"{step} {n:,}" for step, n in origin.remedies.items())),
         ("sealed", origin.sealed),
     ]
     kept = [(what, value) for what, value in rows if value]

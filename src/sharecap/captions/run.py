@@ -119,8 +119,8 @@ def run(
     bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
     take; `batch` is for a teacher behind a Batch API; `engine` has requests answered elsewhere than in this
     process (`cluster.py`). `accept` names gates that stop nothing; `second_teacher` is asked what the first
-    refuses; `source_budgets` bound the cost of single sources. `only` stops when so many images are settled in
-    all, taken from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
+    refuses; `source_budgets` bound the cost of single sources. `only` stops when so many images are settled,
+    taken from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
     `Interrupted` on Ctrl-C, `SharecapError` when the teacher or the disk fails; the same call then goes on.
     """
     if concurrency is not None and concurrency < 1:
