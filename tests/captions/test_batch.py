@@ -244,6 +244,22 @@ def test_a_budget_is_a_wall_for_files_too(dataset: Path, settings: Settings) -> 
     assert set(asked(settings).values()) == {1}
 
 
+def test_a_remedy_that_the_budget_does_not_bear_ends_the_run(
+    world: Path, tmp_path: Path, settings: Settings
+) -> None:
+    first = sorted((world / "images").iterdir())[0]
+    picture = sorted(path for path in first.rglob("*") if path.is_file())[0]
+    add([picture], tmp_path / "single", first.name)
+    with serving(replace(settings, faults={"truncated": 1.0})) as url:
+        wanted = plan(tmp_path / "single", f"batch:{url}#scenes", "scenes")
+        half = RULES.price(PRICE)
+        assert half is not None
+        worst = max(half.of(job.bound) for jobs in wanted.jobs() for job in jobs)
+        with pytest.raises(Stopped, match="budget"):
+            caption(tmp_path / "single", url, price=PRICE, budget_usd=worst * 1.3)
+        assert len(batches(settings)) == 1
+
+
 def spent_usd(dataset: Path) -> float:
     db = sqlite3.connect(dataset / "ledger.sqlite")
     return float(db.execute("SELECT sum(coalesce(cost_usd, 0) + doubtful_usd) FROM requests").fetchone()[0])

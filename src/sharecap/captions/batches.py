@@ -165,7 +165,7 @@ class Batches:
                 yield from (job for job in jobs if job.key in again)
 
     def _affordable(self, job: Job) -> bool:
-        worst, source = self.budget.worst(job.bound), job.image.source
+        worst, source = self.courier.put(job)[1], job.image.source
         if not self.budget.reserve(worst, source):
             return self._full(job, worst)  # to be passed over
         self.budget.settle(worst, 0.0, source)
@@ -181,7 +181,7 @@ class Batches:
         if self._at_once == 0:
             what, todo = "requests are still to be sent", "run again without at_once=0"
         else:
-            worst = self.budget.worst(job.bound) or 0.0
+            worst = self.courier.put(job)[1] or 0.0
             spent, limit = self.budget.spent_usd, self.budget.limit_usd or 0.0
             what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
             todo = "run again with a higher --budget to go on"
