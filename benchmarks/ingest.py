@@ -4,6 +4,7 @@
 
 Draws JPEGs of about 50 KB, then runs in turn, each as a whole process: one loop that reads, digests, decodes
 at reduced scale and hashes them, `sharecap add` on the folder, and `sharecap add` on a tar of the same files.
+With --img2dataset also both over HTTP from this machine: what it does is fetch, digest and pack, not look.
 Prints images per second of processor time (user and system, of all processes, start-up included), since wall
 time on shared cores says little, and the ratio of the medians.
 """
@@ -63,7 +64,8 @@ def draw(folder: Path, images: int) -> int:
 def measure(command: list[str]) -> tuple[float, float]:
     """(seconds of wall time, seconds of processor time of the process and those that it waited for)."""
     clock = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    quiet = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}  # or img2dataset looks for the network first
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=quiet)
     assert process.stderr
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -87,24 +89,26 @@ def main() -> None:
         add = [sys.executable, "-m", "sharecap.cli", "add"]
         runs: dict[str, list[tuple[float, float]]] = {"bare": [], "folder": [], "tar": []}
         if given.img2dataset:
-            runs["img2dataset"] = []
+            runs |= {"http": [], "img2dataset": []}
         server = serve(root / "photos") if given.img2dataset else None
         try:
             for number in range(given.rounds):
                 runs["bare"].append(measure([sys.executable, "-c", BARE, str(root / "photos")]))
                 for name, source in (("folder", "photos"), ("tar", "photos.tar")):
-                    to = root / f"{name}{number}"
-                    runs[name].append(measure([*add, str(root / source), "--to", str(to)]))
-                    found = json.loads((to / "dataset.json").read_text())
-                    assert found["images"] == given.images, found
+                    runs[name].append(
+                        measure([*add, str(root / source), "--to", str(root / f"{name}{number}")])
+                    )
+                    assert catalogued(root / f"{name}{number}") == given.images
                 if server:
                     urls = root / "urls.txt"
-                    port = server[1]
-                    urls.write_text(
-                        "".join(f"http://127.0.0.1:{port}/{n:06}.jpg\n" for n in range(given.images))
-                    )
+                    base = f"http://127.0.0.1:{server[1]}"
+                    urls.write_text("".join(f"{base}/{n:06}.jpg\n" for n in range(given.images)))
+                    runs["http"].append(measure([*add, str(urls), "--to", str(root / f"http{number}")]))
+                    assert catalogued(root / f"http{number}") == given.images
                     words = [given.img2dataset, "-c", IMG2DATASET, str(urls), str(root / f"img{number}")]
                     runs["img2dataset"].append(measure(words))
+                    told = json.loads((root / f"img{number}" / "00000_stats.json").read_text())
+                    assert told["successes"] == given.images, told
         finally:
             if server:
                 server[0].kill()
@@ -119,6 +123,11 @@ def main() -> None:
         "cpu_seconds": {name: [round(cpu, 2) for _, cpu in found] for name, found in runs.items()},
     }
     print(json.dumps(result, indent=1))
+
+
+def catalogued(dataset: Path) -> int:
+    """How many images it has."""
+    return int(json.loads((dataset / "dataset.json").read_text())["images"])
 
 
 def serve(folder: Path) -> "tuple[subprocess.Popen[bytes], int]":

@@ -34,8 +34,11 @@ START_S = 120.0
 MANY = 200
 """From so many candidates on all cores look at them; below, one worker is enough."""
 
-AHEAD = 4
+AHEAD = 8
 """Candidates that a worker has, the one that it is at included: it need not wait for the next."""
+
+NAP_S = 0.004
+"""Waking up for each answer would cost the workers their cores; while they have enough to do, we sleep."""
 
 OPEN = 256
 """Candidates per worker whose results may wait for an earlier one's."""
@@ -108,6 +111,13 @@ def _dismiss() -> None:
         _SPARE.pop().end()
 
 
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
 @dataclass
 class Crew:
     """Looks at candidates; use `results` once."""
@@ -115,7 +125,7 @@ class Crew:
     known: Path | None = None  # file of sorted raw sha256 of images that need not be decoded again
     max_pixels: int = MAX_PIXELS
     limit_s: float = LIMIT_S
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    cores: int = field(default_factory=_cores)
     _workers: list[_Worker] = field(default_factory=list)
     _again: deque[_Slot] = field(default_factory=deque)  # to be sent once more: their worker died
     _watch: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -212,6 +222,8 @@ class Crew:
         away = time.monotonic() - self._left  # by whom results are handed to; no worker's fault
         for worker in busy:
             worker.since += away
+        if min(len(worker.slots) for worker in self._workers) > AHEAD // 2:
+            time.sleep(NAP_S)
         wait = max(0.0, min(worker.late(self.limit_s) for worker in busy))
         for key, events in self._watch.select(wait):
             worker = key.data
