@@ -87,13 +87,19 @@ def main() -> None:
         with tarfile.open(root / "photos.tar", "w") as tar:
             tar.add(root / "photos", "photos")
         add = [sys.executable, "-m", "sharecap.cli", "add"]
+        draw(root / "one", 1)
         runs: dict[str, list[tuple[float, float]]] = {"bare": [], "folder": [], "tar": []}
+        starts: dict[str, list[float]] = {"bare": [], "folder": []}
         if given.img2dataset:
             runs |= {"http": [], "img2dataset": []}
         server = serve(root / "photos") if given.img2dataset else None
         try:
             for number in range(given.rounds):
                 runs["bare"].append(measure([sys.executable, "-c", BARE, str(root / "photos")]))
+                starts["bare"].append(measure([sys.executable, "-c", BARE, str(root / "one")])[1])
+                starts["folder"].append(
+                    measure([*add, str(root / "one"), "--to", str(root / f"one{number}")])[1]
+                )
                 for name, source in (("folder", "photos"), ("tar", "photos.tar")):
                     runs[name].append(
                         measure([*add, str(root / source), "--to", str(root / f"{name}{number}")])
@@ -113,12 +119,16 @@ def main() -> None:
             if server:
                 server[0].kill()
     rates = {name: given.images / statistics.median(cpu for _, cpu in found) for name, found in runs.items()}
+    start = {name: statistics.median(found) for name, found in starts.items()}
+    after = {name: statistics.median(cpu for _, cpu in runs[name]) - start[name] for name in start}
     result = {
         "images": given.images,
         "mean_bytes": size // given.images,
         "cores": len(os.sched_getaffinity(0)),
         "images_per_cpu_second": {name: round(rate, 1) for name, rate in rates.items()},
         "of_bare": {name: round(rate / rates["bare"], 3) for name, rate in rates.items()},
+        "start_cpu_seconds": {name: round(seconds, 2) for name, seconds in start.items()},
+        "folder_of_bare_after_start": round(after["bare"] / after["folder"], 3),
         "wall_seconds": {name: [round(wall, 2) for wall, _ in found] for name, found in runs.items()},
         "cpu_seconds": {name: [round(cpu, 2) for _, cpu in found] for name, found in runs.items()},
     }
