@@ -96,6 +96,7 @@ class Courier:
     stopping: SharecapError | None = None
     full: dict[str, str] = field(default_factory=dict)  # source whose budget is spent -> in words
     _given_up: int = 0  # requests given up since the last answer
+    _passed: int = 0  # times that a request stood before the look at the disk
     _answered: bool = False
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -294,7 +295,8 @@ class Courier:
             if wait > 0:
                 await self._pause(wait)
                 continue
-            if self.requests % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
+            self._passed += 1
+            if self._passed % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
                 todo = "free some space and run the same command again: it goes on from there"
                 self.stop(SharecapError("no space left on the disk", where=self.disk, todo=todo))
                 continue
