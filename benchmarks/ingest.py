@@ -4,7 +4,7 @@
 
 Draws JPEGs of about 50 KB, then runs in turn, each as a whole process: one loop that reads, digests, decodes
 at reduced scale and hashes them, `sharecap add` on the folder, and `sharecap add` on a tar of the same files.
-With --img2dataset also both over HTTP from this machine: what it does is fetch, digest and pack, not look.
+With --img2dataset also both over HTTP from this machine; img2dataset decodes, encodes anew and packs a tar.
 Prints images per second of processor time (user and system, of all processes, start-up included), since wall
 time on shared cores says little, and the ratio of the medians.
 """
