@@ -116,6 +116,13 @@ def test_a_bad_line_of_edits_is_named(tmp_path: Path, line: str) -> None:
         read_edits(tmp_path / "edits.jsonl")
 
 
+def test_line_separators_inside_an_edits_text_do_not_end_its_line(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    line = json.dumps({"image_id": "a" * 64, "sentence": 1, "was": text, "text": text}, ensure_ascii=False)
+    (tmp_path / "edits").write_text(f"{line}\n{line}\n", encoding="utf-8")
+    assert read_edits(tmp_path / "edits") == [Edit("a" * 64, 1, text, text)] * 2
+
+
 def test_the_rest_of_an_edited_caption_is_kept_to_the_letter() -> None:
     assert applied("Ah.  B!\n\nC?", {2: Edit("", 2, "B!", "D.")}, "") == "Ah.  D.\n\nC?"
 

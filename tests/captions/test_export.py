@@ -77,6 +77,26 @@ def test_an_image_outside_the_root_is_wrong_usage_and_writes_nothing(dataset: Pa
     assert not list(tmp_path.glob("out.json*"))
 
 
+@pytest.mark.parametrize("place", ["catalog", "picture", "of another dataset"])
+def test_a_list_never_takes_the_place_of_a_file_that_is_no_export(
+    dataset: Path, tmp_path: Path, place: str
+) -> None:
+    write_layer(dataset, "hand", given(dataset))
+    out = {
+        "catalog": dataset / "dataset.json",
+        "picture": Path(next(iter(Catalog.open(dataset))).path),
+    }.get(place, tmp_path / "x.json")
+    if not out.exists():
+        out.write_text("[]")
+    before = file_digest(out)
+    with pytest.raises(UsageError, match="no export of this dataset"):
+        export(dataset, "hand", Llava(out))
+    assert file_digest(out) == before
+    assert not exports_of(dataset)
+    export(dataset, "hand", Llava(tmp_path / "mine.json"))
+    assert export(dataset, "hand", Llava(tmp_path / "mine.json")).rows == 12
+
+
 def test_a_row_never_goes_without_its_image(dataset: Path, tmp_path: Path) -> None:
     write_layer(dataset, "hand", given(dataset)[2:])
     images = [Path(image.path) for image in Catalog.open(dataset)]

@@ -1,6 +1,7 @@
 """Captions that come with a LLaVA JSON: the layer has exactly those of one image that is there."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,15 @@ def test_another_lists_captions_never_take_the_place_of_a_layer(root: Path) -> N
 def test_a_list_without_captions_makes_no_layer(root: Path) -> None:
     assert given(root, ROWS[2:3]) == Given("", others=1)
     assert layers(root / "d") == []
+
+
+def test_a_pipe_a_folder_and_a_broken_file_in_a_list_are_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "data" / "pipe.png")
+    (root / "data" / "broken.png").write_text("no image")
+    names = ("pipe.png", "coco", "broken.png", "n" * 5000, "coco/0.png")
+    assert given(root, [said(name, "What?", "A boat.") for name in names]) == Given(
+        "x", captions=1, no_image=4
+    )
 
 
 def test_a_name_of_a_layer_that_cannot_be_is_wrong_usage(root: Path) -> None:

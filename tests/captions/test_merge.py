@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sharecap.captions.layer import read_layer, read_missing, write_layer
+from sharecap.captions.layer import layers, read_layer, read_missing, write_layer
 from sharecap.captions.merge import merge
 from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog
@@ -49,6 +49,12 @@ def test_the_rule_decides_and_each_row_names_its_origin(two: Path, rule: str, or
 def test_a_source_can_have_its_layer_and_falls_back_on_the_rule(two: Path) -> None:
     merge(two, ["human", "model"], "both", by_source={"coco": "model"})
     assert "".join(row.origin[0] for row in read_layer(two, "both")) == "hhmmmm"
+
+
+def test_a_choice_for_a_source_that_no_image_has_is_wrong_usage_and_makes_no_layer(two: Path) -> None:
+    with pytest.raises(UsageError, match="no image is of this source: cooc"):
+        merge(two, ["human", "model"], "both", by_source={"cooc": "model"})
+    assert "both" not in layers(two)
 
 
 def test_a_merge_of_a_merge_still_names_the_first_origin(two: Path) -> None:

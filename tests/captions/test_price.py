@@ -130,6 +130,12 @@ def test_a_sources_budget_stops_that_source_alone(tmp_path: Path, teacher: Teach
     assert len(teacher.log) == 16
 
 
+def test_a_budget_for_a_source_that_no_image_has_is_wrong_usage(dataset: Path, teacher: Teacher) -> None:
+    with pytest.raises(UsageError, match=r"no image has: cooc. the sources are coco"):
+        run(dataset, f"{teacher.url}#model", "sharegpt4v", "one", price=PRICE, source_budgets={"cooc": 1.0})
+    assert teacher.log == []
+
+
 def test_what_was_answered_without_a_price_counts_once_there_is_one(tmp_path: Path, teacher: Teacher) -> None:
     dataset = make_dataset(tmp_path, 12)
     run(dataset, f"{teacher.url}#model", "sharegpt4v", "one", only=6)

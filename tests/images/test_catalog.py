@@ -289,6 +289,23 @@ def test_a_dataset_where_none_can_be_is_one_clear_error(tmp_path: Path, to: str 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pictures"]
 
 
+def test_results_never_send_a_files_name_to_the_terminal_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"image": name} for name in ("set/\x1b[31m.png", "\x9b2J/\u202egnp.png")]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    words = ["sharecap", "add", str(tmp_path / "list.json"), "--to", str(tmp_path / "d")]
+    for more in ([], ["--json"]):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        said = capsys.readouterr().out
+        assert "\\u001b[31m" in said
+        assert "\\u009b2J" in said
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+    assert json.loads(said)["failed"] == {"missing": 2}
+
+
 def test_an_error_is_one_line_whatever_a_name_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,7 @@ class _Line(BaseModel):
 def read_edits(path: Path) -> list[Edit]:
     """Edits, a JSON object with the fields of `Edit` a line; `SharecapError` names the first bad one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the edits ({error})", where=path) from None
     found = []

@@ -73,6 +73,8 @@ def export(dataset: Path, layer: str, target: Target, *, progress: Progress | No
     rows = without = 0
     left_out: Counter[str] = Counter()
     with disk_errors(out), held(dataset):
+        if entry.form == "llava":
+            _refuse_foreign(dataset, entry)
         writer = target.open()
         register.record(dataset, entry)
         try:
@@ -102,6 +104,13 @@ def export(dataset: Path, layer: str, target: Target, *, progress: Progress | No
         register.record(dataset, done)
     named_in = str(list_path(dataset, entry)) if counts else ""
     return ExportReport(str(out), entry.form, rows, without, counts, named_in, files)
+
+
+def _refuse_foreign(dataset: Path, export: Export) -> None:
+    """`UsageError` if a file lies there that is no earlier export of the dataset: it may be an image."""
+    if Path(export.out).is_file() and export.place not in {e.place for e in register.exports_of(dataset)}:
+        todo = "remove it, or give another --out"
+        raise UsageError("a file is there that is no export of this dataset", where=export.out, todo=todo)
 
 
 def list_path(dataset: Path, export: Export) -> Path:

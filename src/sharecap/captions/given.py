@@ -4,18 +4,19 @@ Only a row of one image with one question and one answer is a caption; a convers
 Nothing is repaired or cut.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharecap.artifact import file_digest
 from sharecap.captions.layer import write_layer
 from sharecap.errors import UsageError
 from sharecap.images.candidate import Failure, Options
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import layer_path
+from sharecap.images.decode import ImageError, read_bytes
 from sharecap.images.folder import beneath
 from sharecap.images.listed import image_root, is_rows, rows
 from sharecap.records import Caption
@@ -69,7 +70,7 @@ def _captions(dataset: Path, path: Path, layer: str, options: Options, given: Gi
             given.others += 1
             continue
         file, problem = beneath(root, row.images[0])
-        image_id = None if problem else ids.get(file) or file_digest(Path(file))
+        image_id = None if problem else ids.get(file) or _digest(Path(file))
         if image_id not in known:
             given.no_image += 1
         elif image_id in taken:
@@ -77,6 +78,14 @@ def _captions(dataset: Path, path: Path, layer: str, options: Options, given: Gi
         else:
             taken.add(image_id)
             yield Caption(image_id, layer, text, "given", f"given@1/{path.stem}", "stop")
+
+
+def _digest(file: Path) -> str | None:
+    """The digest of a listed file that is no image of the catalog by its path; None if it can't be read."""
+    try:
+        return hashlib.sha256(read_bytes(file)).hexdigest()  # bounded, and a pipe is not waited for
+    except ImageError:
+        return None
 
 
 def caption_in(row: dict[str, Any]) -> str | None:

@@ -129,6 +129,8 @@ def layers(dataset: Path) -> list[str]:
 def only_layer(dataset: Path) -> str:
     """The name of the dataset's layer, if it has just one; `UsageError` otherwise."""
     names = layers(dataset)
+    if not names:
+        Catalog.open(dataset)  # says so if there is no dataset at all
     if len(names) != 1:
         todo = f"choose with --layer: {', '.join(names)}" if names else "caption the images first"
         raise UsageError(

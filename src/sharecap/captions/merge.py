@@ -58,7 +58,9 @@ def merge(
     choose = RULES[rule]
 
     def rows(catalog: Catalog) -> Iterator[Caption | Missing]:
+        strangers = set(by_source)
         for image, row in side_by_side(catalog, names):
+            strangers.discard(image.source)
             given = {name: c for name, c in zip(names, row, strict=True) if c is not None}
             if not given:
                 yield Missing(image.id, "no_caption", "none of the merged layers has one")
@@ -67,6 +69,9 @@ def merge(
             chosen = wanted or choose(list(given.values()))
             origins[chosen.layer] += 1
             yield replace(chosen, origin=chosen.origin or chosen.layer)
+        if strangers:
+            todo = "`sharecap check` names the sources"
+            raise UsageError("no image is of this source", where=sorted(strangers)[0], todo=todo)
 
     return derive(
         dataset, to, config, names, rows=rows, metrics=lambda: {"origins": dict(sorted(origins.items()))}

@@ -142,6 +142,7 @@ def run(
         image_tokens=image_tokens,
         retry_failed=retry_failed,
     )
+    _refuse_strangers(wanted.catalog, source_budgets)
     at_once = concurrency or wanted.captioner.concurrency
     if isinstance(wanted.captioner, BatchTeacher):
         price = budget.price = batch.price(price)
@@ -219,6 +220,15 @@ def run(
         else:
             _seal(wanted, layer, ledger, after, report)
         return report()
+
+
+def _refuse_strangers(catalog: Catalog, source_budgets: Mapping[str, float]) -> None:
+    """`UsageError` for a budget of a source that no image has: a misspelt wall would hold nothing."""
+    if source_budgets:
+        known = {image.source for image in catalog}
+        if strangers := sorted(set(source_budgets) - known):
+            todo = f"the sources are {', '.join(sorted(known)[:20])}"
+            raise UsageError("a budget for a source that no image has", where=strangers[0], todo=todo)
 
 
 def _rebuild(gates: Gates, trail: Trail, ledger: Ledger) -> None:
