@@ -5,6 +5,7 @@ first bytes of the request. Prints its port, serves until its stdin is closed.
 """
 
 import asyncio
+import functools
 import json
 import random
 import sys
@@ -23,6 +24,7 @@ LOOKED_AT = 4_096
 """Bytes of a body that tell which picture it is about: base64 begins before them."""
 
 
+@functools.cache
 def half(number: int) -> str:
     """Some sentences, another set for every number, all of the same length."""
     rng = random.Random(number)
