@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sharecap.captions.layer import layers
+from sharecap.captions.exports.register import exports_of
+from sharecap.captions.layer import layers, write_layer
 
-from .conftest import make_dataset
+from .conftest import Typed, make_dataset
+from .given import given
 from .server import Teacher
 
 
@@ -38,6 +40,19 @@ def fill(place: Path, leave: int) -> Path:
         while (room := shutil.disk_usage(place).free - leave) > 0:
             f.write(bytes(room))
     return filler
+
+
+@pytest.mark.parametrize("form", ["llava", "hf", "webdataset"])
+def test_an_export_that_finds_no_room_leaves_nothing_on_the_full_disk(
+    small_disk: Path, tmp_path: Path, typed: Typed, form: str
+) -> None:
+    dataset = make_dataset(tmp_path, 40)
+    write_layer(dataset, "hand", given(dataset, "A boat. " * 400))
+    fill(small_disk, 8_192)
+    code, _, said = typed("export", dataset, "--format", form, "--out", small_disk / "out")
+    assert (code, "no space left" in said) == (1, True)
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    assert not exports_of(dataset)
 
 
 def command(dataset: Path, teacher: Teacher, layer: str = "one") -> "subprocess.CompletedProcess[str]":

@@ -108,7 +108,7 @@ class HuggingFaceWriter:
 
     def abandon(self) -> None:
         if self.sink is not None:
-            self.sink.close()
+            self.sink.abandon()
         self.shards.abandon()
 
 

@@ -82,7 +82,7 @@ class LlavaWriter:
         return [self.sink.file(self.target.out.name, self.rows)]
 
     def abandon(self) -> None:
-        self.sink.close()
+        self.sink.abandon()
         self.sink.path.unlink(missing_ok=True)
 
 
@@ -145,6 +145,6 @@ def without(export: Export, ids: Set[str]) -> tuple[Export, int]:
             os.replace(sink.path, out)
             export = replace(export, rows=rows, files=[sink.file(out.name, rows)])
     finally:
-        sink.close()
+        sink.abandon()
         sink.path.unlink(missing_ok=True)
     return export, gone

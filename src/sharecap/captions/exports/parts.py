@@ -3,6 +3,7 @@
 A row whose image is not the one that was catalogued is left out under a name; it is never written.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -106,10 +107,17 @@ class Sink(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        super().close()
+            super().close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
+
+    def abandon(self) -> None:
+        """Close it, though what is still to be written finds no room: a full disk is no reason to stay."""
+        with contextlib.suppress(OSError):
+            self.close()
 
     def file(self, name: str, rows: int) -> File:
         """What the register says of the closed file."""

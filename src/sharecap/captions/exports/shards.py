@@ -65,5 +65,5 @@ def rewritten(out: Path, file: File, copy: Callable[[Path, Sink], int]) -> File 
         os.replace(sink.path, path)
         return sink.file(file.name, rows)
     finally:
-        sink.close()
+        sink.abandon()
         sink.path.unlink(missing_ok=True)

@@ -82,7 +82,7 @@ class WebDatasetWriter:
 
     def abandon(self) -> None:
         if self.sink is not None:
-            self.sink.close()
+            self.sink.abandon()
         self.shards.abandon()
 
 
