@@ -465,7 +465,9 @@ def simulate_teacher(
     *,
     truth: Annotated[list[Path] | None, typer.Option(help="truth.jsonl of a drawn world.")] = None,
     answers: Annotated[list[Path] | None, typer.Option(help="Recorded answers (JSON Lines).")] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")
+    ] = 0,
     latency_ms: Annotated[float, typer.Option(help="Time that every answer takes.")] = 0.0,
     mistakes: Annotated[float, typer.Option(help="Chance that an attribute is told wrong.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Another seed, other words and other faults.")] = 0,

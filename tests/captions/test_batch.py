@@ -269,6 +269,7 @@ def test_a_server_without_batches_and_hostile_answers_are_one_clear_error(world:
     with serving(Settings(truth=(world / "truth.jsonl",))) as url, pytest.raises(SharecapError) as caught:
         caption(dataset, url)
     assert "404" in str(caught.value)
+    assert "leave `batch:` out" in str(caught.value)
     assert batches_out(dataset) == []
     teacher = open_teacher("batch:http://127.0.0.1:9/v1#m")
     assert isinstance(teacher, BatchTeacher)

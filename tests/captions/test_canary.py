@@ -1,6 +1,7 @@
 """The canary: a model that does not see its images stops the run; one that sees is left alone. Both pay."""
 
 import random
+import re
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharecap.captions.canary import Rules, alikeness, is_blind, is_worth_it
+from sharecap.captions.canary import Rules, alikeness, is_blind, is_worth_it, means
 from sharecap.captions.gates import GATES
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
@@ -128,6 +129,23 @@ def test_the_embedded_worlds_teacher_is_found_blind_where_it_is(tmp_path: Path, 
         else:
             report = run(tmp_path / "dataset", f"{url}#scenes", "scenes", "one", **options)  # type: ignore[arg-type]
             assert (report.captions, report.canary_requests) == (125, 6)
+
+
+def test_the_figures_told_are_those_that_were_judged(dataset: Path, teacher: Teacher) -> None:
+    assert means([(0.1, 0.5), (0.7, 0.5)]) == pytest.approx((0.4, 0.5))
+    probed = [0]
+
+    def other_words_later(seen: Seen) -> str:  # one picture's answers are all alike, then not at all
+        probed[0] += seen.body.get("temperature") == 0
+        return describe(seen) if probed[0] > 3 else "say=A calm meadow under a wide sky with a lone tree."
+
+    teacher.script = other_words_later
+    with pytest.raises(Stopped) as caught:
+        caption(dataset, teacher, "figures", concurrency=1)
+    figures = re.search(r"are (\d+)% alike, about different ones (\d+)%", str(caught.value))
+    assert figures
+    assert 40 <= int(figures[1]) <= 60
+    assert int(figures[1]) - int(figures[2]) <= 10
 
 
 def test_alikeness_counts_shared_words() -> None:

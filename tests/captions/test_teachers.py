@@ -56,6 +56,13 @@ def test_what_names_no_teacher_is_wrong_usage_that_shows_the_forms(spec: str) ->
         open_teacher(spec, environment={})
 
 
+def test_an_address_is_shown_with_its_port_and_without_its_password() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_teacher("http://me:pw@127.0.0.1:8000/v1", environment={})
+    assert "http://127.0.0.1:8000/v1" in str(caught.value)
+    assert "pw" not in str(caught.value)
+
+
 @pytest.mark.parametrize("spec", ["https://u:secret@host/v1#m", "https://host/v1?key=secret#m"])
 def test_a_key_in_the_address_is_refused_and_not_repeated(spec: str) -> None:
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:

@@ -289,6 +289,18 @@ def test_a_dataset_where_none_can_be_is_one_clear_error(tmp_path: Path, to: str 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pictures"]
 
 
+def test_a_catalog_that_is_cut_off_is_one_clear_error(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(encoded("PNG", picture()))
+    add([pictures], tmp_path / "d")
+    table = Catalog.open(tmp_path / "d").table
+    table.write_bytes(table.read_bytes()[:200])
+    for act in (lambda: add([pictures], tmp_path / "d"), lambda: list(Catalog.open(tmp_path / "d"))):
+        with pytest.raises(SharecapError, match=r"damaged catalog .*restore it"):
+            act()
+
+
 def test_results_never_send_a_files_name_to_the_terminal_raw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

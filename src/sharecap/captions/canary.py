@@ -84,6 +84,11 @@ def is_blind(probes: Sequence[tuple[float, float]], rules: Rules = DEFAULT_RULES
     return sum(alike - apart for alike, apart in newest) / len(newest) < rules.margin
 
 
+def means(probes: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The two sides of what `is_blind` judges: mean alikeness of one picture's answers, and of two's."""
+    return sum(a for a, _ in probes) / len(probes), sum(b for _, b in probes) / len(probes)
+
+
 @contextmanager
 def blank_image() -> Iterator[Image]:
     """A grey picture in a file of its own, for as long as the block lasts."""
@@ -179,6 +184,7 @@ class Canary:
                 return None
             condemned, self._since, self._blind = self._since, [], True
             await self._ledger.condemn(condemned, BLIND, SAYS)
+            alike, apart = means(self.probes)  # what was judged; the newest probe alone may say otherwise
             what = (
                 f"gate {CANARY}: {SAYS}: answers about one picture are {alike:.0%} alike, about different "
                 f"ones {apart:.0%}; for example {_shown(text)} on {place_of(job.image)}, and "

@@ -41,6 +41,8 @@ ROWS = 10_000
 HARVEST = 20_000
 """Files after which the catalog is published anew, so that a crash doesn't cost hours of decoding."""
 
+_REPAIR = "restore it from a copy"
+
 EXAMPLES = 20
 """Missing and changed images that `check` names for people; `--json` names all."""
 
@@ -122,13 +124,16 @@ class Catalog:
                     images = map(Image, *(batch.column(name).to_pylist() for name in known))
                     yield from images if here is None else compress(images, here)
         except (pa.ArrowException, KeyError, TypeError) as error:
-            raise SharecapError(f"damaged catalog ({error})", where=self.table) from None
+            raise SharecapError(f"damaged catalog ({error})", where=self.table, todo=_REPAIR) from None
 
     def ids(self) -> set[str]:
         """The ids of all images."""
-        with pq.ParquetFile(self.table) as table:
-            batches = table.iter_batches(ROWS, columns=["id"])
-            return {value for batch in batches for value in batch.column(0).to_pylist()}
+        try:
+            with pq.ParquetFile(self.table) as table:
+                batches = table.iter_batches(ROWS, columns=["id"])
+                return {value for batch in batches for value in batch.column(0).to_pylist()}
+        except (pa.ArrowException, OSError) as error:
+            raise SharecapError(f"damaged catalog ({error})", where=self.table, todo=_REPAIR) from None
 
 
 def add(

@@ -207,6 +207,12 @@ class BatchTeacher(Endpoint):
             what = self._clean(f"not a batch API's answer ({place + ': ' if place else ''}{first['msg']})")
             raise UnavailableError("malformed", what, where=self.base, maybe_billed=True) from None
 
+    def _fatal(self, status: int, code: str) -> tuple[str, str] | None:
+        if status == 404:
+            todo = "check the address; where the server has no Batch API, leave `batch:` out of the teacher"
+            return "no Batch API or no such model there", todo
+        return super()._fatal(status, code)
+
     async def _call(self, method: str, path: str, **options: Any) -> bytes:
         async with self._reached(method, path, **options) as response:
             return await self._text(response)

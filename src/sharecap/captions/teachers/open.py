@@ -89,4 +89,5 @@ def _split(spec: str) -> SplitResult:
 def _bare(spec: str) -> str:
     """`spec` without user, password and query, to be shown."""
     url = _split(spec)
-    return f"{url.scheme}://{url.hostname or ''}{url.path}" + (f"#{url.fragment}" if url.fragment else "")
+    host = url.netloc.rpartition("@")[2]
+    return f"{url.scheme}://{host}{url.path}" + (f"#{url.fragment}" if url.fragment else "")
