@@ -241,6 +241,9 @@ def caption(
         show(plain(made), as_json, pilot_lines(made))
         return
     show(plain(report), as_json, report_lines(report))
+    if report.images and not report.captions:
+        todo = "mend what the failures above say, then run the same command with --retry-failed"
+        raise SharecapError("not one image got a caption", where=f"layer {name}", todo=todo)
 
 
 @app.command()

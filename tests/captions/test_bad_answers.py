@@ -11,6 +11,7 @@ from sharecap.captions.price import Price
 from sharecap.captions.run import run
 from sharecap.errors import SharecapError
 
+from .conftest import Typed
 from .server import Teacher
 
 QUICK = Patience(tries=2, base_s=0.001, cap_s=0.002)
@@ -84,3 +85,13 @@ def test_a_redirect_stops_at_once_and_is_not_followed(dataset: Path, teacher: Te
     with pytest.raises(SharecapError, match="redirects"):
         run(dataset, f"{teacher.url}#model", "sharegpt4v", "one", concurrency=1)
     assert len(teacher.log) == 1
+
+
+def test_a_run_without_a_single_caption_ends_with_code_1_and_what_to_do(
+    dataset: Path, teacher: Teacher, typed: Typed
+) -> None:
+    teacher.script = lambda _: "400"
+    code, out, err = typed("caption", dataset, "--teacher", f"{teacher.url}#model", "--json")
+    assert (code, json.loads(out)["captions"]) == (1, 0)
+    assert "not one image got a caption" in err
+    assert "--retry-failed" in err

@@ -137,6 +137,7 @@ def test_every_fault_is_a_named_failure(site: Site, tmp_path: Path) -> None:
         "http://" + "a" * 10_000: "bad_address",
     }
     found = download(listing(tmp_path, list(expected)), tmp_path / "d", limits=LIMITS)
+    expected["http://***@127.0.0.1/x.png"] = expected.pop("http://user:secret@127.0.0.1/x.png")
     assert {url: kind for url, (kind, _) in problems(found).items()} == expected
     assert (found.there, sum(found.failed.values())) == (0, len(expected))
     assert all(what for _, what in problems(found).values())

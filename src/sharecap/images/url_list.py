@@ -66,10 +66,13 @@ def read_list(path: Path, options: Options) -> Iterator[Listed]:
         for url, source, alt_text, licence in rows:
             name = options.source or (clean(source) if source else "") or path.stem
             words = clean(alt_text) if alt_text else "", clean(licence)[:1000] if licence else ""
-            yield Listed(clean(url), name, *words)
+            yield Listed(_SECRET.sub(r"\1***@", clean(url)), name, *words)
     except (OSError, csv.Error, pa.ArrowException) as error:
         raise SharecapError(f"cannot read the list ({error})", where=path) from None
 
+
+_SECRET = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
+"""Name and password in an address: it is refused, and what they are is kept nowhere."""
 
 _Cells = tuple[object, object, object, object]
 
