@@ -178,6 +178,13 @@ def test_a_missing_folder_is_wrong_usage_and_makes_no_dataset(tmp_path: Path) ->
     assert not (tmp_path / "d").exists()
 
 
+def test_a_dataset_is_no_source_of_images(folder: Path, tmp_path: Path) -> None:
+    add([folder], tmp_path / "d")
+    with pytest.raises(UsageError, match="this is a dataset"):
+        add([tmp_path / "d"], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_directory_with_other_files_is_not_taken_for_a_dataset(folder: Path) -> None:
     with pytest.raises(UsageError, match="holds other files"):
         add([folder], folder)

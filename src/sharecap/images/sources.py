@@ -9,6 +9,7 @@ from pathlib import Path
 from sharecap.errors import UsageError
 from sharecap.images import listed, shards, table
 from sharecap.images.candidate import Candidate, Options
+from sharecap.images.dataset import INDEX
 from sharecap.images.folder import TABLES, TARS, named, walk
 
 
@@ -39,6 +40,8 @@ def candidates(root: Path, options: Options) -> Iterator[Candidate | None]:
 
 
 def must_exist(root: Path) -> None:
-    """`UsageError` if there is no such source."""
+    """`UsageError` if there is no such source, or it is a dataset: its tables would be read as lists."""
     if not root.exists():
         raise UsageError("no such file or folder", where=root, todo="give a folder of images")
+    if (root / INDEX).is_file():
+        raise UsageError("this is a dataset, not images", where=root, todo="give the folder of its images")
