@@ -108,9 +108,8 @@ class Story:
         try:
             with disk_errors(self.root):
                 self.world()
-                self.apart(self.tower, self.language)
+                self.apart(self.tower, self.language_and_captions)
                 self.start()
-                self.first()
                 self.apart(self.arm_of_the_captioner, self.arms_without_captioner)
                 return write_summary(self)
         except KeyboardInterrupt:
@@ -183,6 +182,12 @@ class Story:
                 return make_language(rows, self.spec.text_steps, spec, directory, partial(advance, watched))
 
         return stage(self.root / "language", "language", config, {}, work, content=("model",))
+
+    def language_and_captions(self) -> None:
+        """What takes less time than the tower: the language model, and the captions that need no model."""
+        self.language()
+        self.first()
+        self.short()
 
     def start(self) -> Artifact:
         """Tower and language model with a fresh projector: where the captioner and every arm start."""
