@@ -5,7 +5,7 @@ The image's bytes go in unchanged. Memory holds one row group: at most 100 rows 
 
 import json
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap.captions.exports.parts import Sink, bytes_of, extension
 from sharecap.captions.exports.register import Export, File
-from sharecap.captions.exports.shards import SHARD_MB, Shards, rewritten
+from sharecap.captions.exports.shards import SHARD_MB, Shards, taken_out
 from sharecap.records import Caption, Image
 
 GROUP_ROWS, GROUP_BYTES = 100, 32_000_000
@@ -124,7 +124,6 @@ def _writer(sink: Sink) -> Any:
 
 def without(export: Export, ids: Set[str]) -> tuple[Export, int]:
     """The export with the rows of `ids` taken out of the shards that hold them, and how many there were."""
-    out, files, gone = Path(export.out), [], 0
     listed = pa.array(sorted(ids), pa.string())
 
     def copy(path: Path, sink: Sink) -> int:
@@ -138,12 +137,9 @@ def without(export: Export, ids: Set[str]) -> tuple[Export, int]:
                 rows += kept.num_rows
         return rows
 
-    for file in export.files:
-        with pq.ParquetFile(out / file.name) as table:
+    def hits_in(path: Path) -> int:
+        with pq.ParquetFile(path) as table:
             column = (batch.column(0) for batch in table.iter_batches(columns=["image_id"]))
-            hits = sum(pc.is_in(piece, value_set=listed).true_count for piece in column)
-        gone += hits
-        kept = rewritten(out, file, copy) if hits else file
-        if kept:
-            files.append(kept)
-    return (replace(export, files=files, rows=sum(f.rows for f in files)) if gone else export), gone
+            return sum(pc.is_in(piece, value_set=listed).true_count for piece in column)
+
+    return taken_out(export, hits_in, copy)

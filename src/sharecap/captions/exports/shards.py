@@ -6,12 +6,12 @@ A directory that exists already is never touched, except to take rows out of sin
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sharecap.artifact import partial_of
 from sharecap.captions.exports.parts import Sink
-from sharecap.captions.exports.register import File
+from sharecap.captions.exports.register import Export, File
 from sharecap.errors import UsageError
 
 SHARD_MB = 500
@@ -67,3 +67,17 @@ def rewritten(out: Path, file: File, copy: Callable[[Path, Sink], int]) -> File 
     finally:
         sink.abandon()
         sink.path.unlink(missing_ok=True)
+
+
+def taken_out(
+    export: Export, hits_in: Callable[[Path], int], copy: Callable[[Path, Sink], int]
+) -> tuple[Export, int]:
+    """The export with its rows taken out of the shards in which `hits_in` finds some, and how many."""
+    out, files, gone = Path(export.out), [], 0
+    for file in export.files:
+        hits = hits_in(out / file.name)
+        gone += hits
+        kept = rewritten(out, file, copy) if hits else file
+        if kept:
+            files.append(kept)
+    return (replace(export, files=files, rows=sum(f.rows for f in files)) if gone else export), gone

@@ -6,13 +6,13 @@ Members carry no time, user or order of ours, so equal captions give equal shard
 import json
 import tarfile
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharecap.captions.exports.parts import Sink, bytes_of, extension, plain_text
 from sharecap.captions.exports.register import Export, File
-from sharecap.captions.exports.shards import SHARD_MB, Shards, rewritten
+from sharecap.captions.exports.shards import SHARD_MB, Shards, taken_out
 from sharecap.errors import SharecapError
 from sharecap.records import Caption, Image
 
@@ -97,7 +97,6 @@ def _add(sink: Sink, name: str, data: bytes) -> None:
 
 def without(export: Export, ids: Set[str]) -> tuple[Export, int]:
     """The export with the samples of `ids` taken out of their shards, and how many there were."""
-    out, files, gone = Path(export.out), [], 0
 
     def copy(path: Path, sink: Sink) -> int:
         kept = set()
@@ -109,13 +108,10 @@ def without(export: Export, ids: Set[str]) -> tuple[Export, int]:
         sink.write(END)
         return len(kept)
 
-    for file in export.files:
-        hits = {key for name in _names(out / file.name) if (key := name.partition(".")[0]) in ids}
-        gone += len(hits)
-        kept = rewritten(out, file, copy) if hits else file
-        if kept:
-            files.append(kept)
-    return (replace(export, files=files, rows=sum(f.rows for f in files)) if gone else export), gone
+    def hits_in(path: Path) -> int:
+        return len({key for name in _names(path) if (key := name.partition(".")[0]) in ids})
+
+    return taken_out(export, hits_in, copy)
 
 
 def _names(path: Path) -> Iterator[str]:
