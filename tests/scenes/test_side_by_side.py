@@ -1,5 +1,6 @@
 """Work side by side: all of it is done, or the first error comes back and nothing goes on behind it."""
 
+import fcntl
 import os
 import pty
 import select
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
-from sharecap.scenes.side_by_side import Chain, side_by_side
+from sharecap.scenes.side_by_side import Chain, alone, side_by_side
 from tests.scenes import chains
 
 ROOT = Path(__file__).parents[2]
@@ -76,3 +77,13 @@ def test_workers_write_plain_lines_to_a_terminal(tmp_path: Path) -> None:
     assert os.read(terminal, 100) == b"a line\r\n"
     os.close(terminal)
     assert (tmp_path / "a").read_text() == "False"
+
+
+def test_one_at_a_time_works_on_a_directory_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    with alone(tmp_path / "stage"):
+        another = os.open(tmp_path / "stage", os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(another)
+    assert list((tmp_path / "stage").iterdir()) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from transformers import (
@@ -30,6 +30,7 @@ from sharecap.images.decode import open_rgb
 from sharecap.model.build import Parts, build
 from sharecap.model.trainable import Rule
 from sharecap.records import Conversation
+from sharecap.scenes.questions import LETTER, SHORT
 from sharecap.scenes.world import (
     BACKGROUNDS,
     COLOURS,
@@ -50,6 +51,9 @@ from sharecap.train.loop import train
 PLACE_NAMES = tuple(place for row in PLACES for place in row)
 KINDS = (SIZES, TEXTURES, COLOURS, SHAPES, PLACE_NAMES, BACKGROUNDS, STYLES)
 """Words that can stand for each other in a phrase."""
+
+SET_PHRASES = (VICUNA_V1.system, SHORT, LETTER)
+"""What template and benchmarks say again and again; in words, it is half of an instruction row's tokens."""
 
 Phrase = tuple[str, ...]
 
@@ -124,7 +128,7 @@ def make_language(
 
 
 def make_tokenizer(rows: Sequence[Conversation], spec: LanguageSpec) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which the frequent words of the rows are one token each."""
+    """A byte-level BPE in which frequent words of the rows are one token each, and so are the set phrases."""
     pieces = (piece for row in rows for piece in exchanges(VICUNA_V1, row))
     texts = (piece.given + (piece.said or "") for piece in pieces)
     tokenizer = Tokenizer(models.BPE())
@@ -137,6 +141,7 @@ def make_tokenizer(rows: Sequence[Conversation], spec: LanguageSpec) -> PreTrain
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in SET_PHRASES])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
     )

@@ -1,7 +1,8 @@
 """The whole story on the embedded world: teacher, captioner, three arms from one start, exam.
 
 Reads from top to bottom as the method does. Every stage is an artifact: a finished one is found again, an
-interrupted one goes on. A stage's number of threads never depends on what else runs: its bits don't either.
+interrupted one goes on. Two chains of stages run side by side; one that needs what the other is making waits
+for it. A stage's number of threads never depends on what else runs: its bits don't either.
 """
 
 import sys
@@ -21,7 +22,7 @@ from sharecap.images.catalog import Catalog, add
 from sharecap.images.dataset import disk_errors
 from sharecap.images.progress import Progress
 from sharecap.records import Caption, Conversation
-from sharecap.scenes.side_by_side import Chain, side_by_side
+from sharecap.scenes.side_by_side import Chain, alone, side_by_side
 from sharecap.scenes.world import Truth, WorldSpec, make_world, read_truth
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ArmSpec:
     """Steps and rates, the same for every arm."""
 
     align_steps: int = 30
-    pretrain_steps: int = 700
+    pretrain_steps: int = 600
     sft_steps: int = 300
     batch_rows: int = 16  # rows of one step
     align_rate: float = 1e-3  # peak rate of the projector while it learns alone
@@ -63,16 +64,16 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 5000  # seen by the tower before the story begins
-    tower_steps: int = 600
+    tower_steps: int = 500
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    looking_steps: int = 800  # of the captioner, on captions alone
+    looking_steps: int = 650  # of the captioner, on captions alone
     answering_steps: int = 50  # of the captioner, on captions as answers to its one instruction
-    large_pictures: int = 3500  # captioned by the captioner (1.2M in the paper)
-    question_rows: int = 3500  # instruction rows with questions
+    large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
+    question_rows: int = 3000  # instruction rows with questions
     turns: int = 5  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
     arm: ArmSpec = field(default_factory=ArmSpec)
@@ -108,9 +109,7 @@ class Story:
         try:
             with disk_errors(self.root):
                 self.world()
-                self.apart(self.tower, self.language_and_captions)
-                self.start()
-                self.apart(self.arm_of_the_captioner, self.arms_without_captioner)
+                self.apart(self.tower_to_detailed_arm, self.language_to_other_arms)
                 return write_summary(self)
         except KeyboardInterrupt:
             raise Interrupted("interrupted", todo="run the same command again to go on") from None
@@ -118,6 +117,27 @@ class Story:
     def apart(self, *chains: Chain) -> None:
         """Run chains of stages side by side, each on a core of its own."""
         side_by_side([partial(on_disk, self.root, chain) for chain in chains])
+
+    def tower_to_detailed_arm(self) -> None:
+        """The tower, the captioner, what it makes, and the arm that learns from that."""
+        self.tower()
+        self.captioner()
+        self.large()
+        self.probe()
+        self.arm("detailed")
+
+    def language_to_other_arms(self) -> None:
+        """The language model, the captions that need no model, and the arms that need no captioner."""
+        self.language()
+        self.first()
+        self.short()
+        self.arm("short")
+        self.arm("none")
+
+    def stage(self, name: str, *what: Any, **more: Any) -> Artifact:
+        """The stage's artifact below `root`. While another chain is making it, wait and take what it made."""
+        with alone(self.root / name):
+            return stage(self.root / name, *what, **more)
 
     # The pictures, and the parts that everything starts from.
 
@@ -140,7 +160,7 @@ class Story:
             questions = write_exam(directory / "heldout", truths, self.spec.world, directory / "exam")
             return {"pictures": sizes, "questions": questions}
 
-        return stage(self.root / "world", "world", {"world": self.spec.world, "sizes": sizes}, {}, work)
+        return self.stage("world", "world", {"world": self.spec.world, "sizes": sizes}, {}, work)
 
     def truths(self, name: str) -> list[Truth]:
         """The truths of one set of pictures."""
@@ -157,7 +177,7 @@ class Story:
                 pictures = self.root / "world" / "parts"
                 return make_tower(pictures, self.spec.world, spec, directory, partial(advance, watched))
 
-        return stage(self.root / "tower", "tower", spec, {"world": self.world().digest}, work)
+        return self.stage("tower", "tower", spec, {"world": self.world().digest}, work)
 
     def language(self) -> Artifact:
         """The stand-in for Vicuna: a language model that has read text, and never seen a picture."""
@@ -181,13 +201,7 @@ class Story:
             with progress("language model: steps", self.spec.text_steps) as watched:
                 return make_language(rows, self.spec.text_steps, spec, directory, partial(advance, watched))
 
-        return stage(self.root / "language", "language", config, {}, work, content=("model",))
-
-    def language_and_captions(self) -> None:
-        """What takes less time than the tower: the language model, and the captions that need no model."""
-        self.language()
-        self.first()
-        self.short()
+        return self.stage("language", "language", config, {}, work, content=("model",))
 
     def start(self) -> Artifact:
         """Tower and language model with a fresh projector: where the captioner and every arm start."""
@@ -203,7 +217,7 @@ class Story:
             return {}
 
         inputs = {"tower": self.tower().digest, "language": self.language().digest}
-        return stage(self.root / "start", "model", {"seed": self.spec.seed}, inputs, work, content=("model",))
+        return self.stage("start", "model", {"seed": self.spec.seed}, inputs, work, content=("model",))
 
     # Captions: the teacher's, and what the captioner makes of them.
 
@@ -221,7 +235,7 @@ class Story:
 
         config = {"mistakes": self.spec.mistakes, "price": self.spec.price, "seed": self.spec.seed}
         inputs = {"world": self.world().digest}
-        return stage(self.root / "first", "captions", config, inputs, work, content=("teacher.json",))
+        return self.stage("first", "captions", config, inputs, work, content=("teacher.json",))
 
     def captioner(self) -> Artifact:
         """The start, trained on the teacher's captions with one instruction for every source."""
@@ -250,7 +264,7 @@ class Story:
             return vars(report)
 
         inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
-        return stage(self.root / "large", "captions", {}, inputs, work, content=("detailed.json",))
+        return self.stage("large", "captions", {}, inputs, work, content=("detailed.json",))
 
     def short(self) -> Artifact:
         """The same pictures with short captions, as they came from the web."""
@@ -269,7 +283,7 @@ class Story:
             return {}
 
         inputs = {"world": self.world().digest}
-        return stage(self.root / "short", "captions", {}, inputs, work, content=("short.json",))
+        return self.stage("short", "captions", {}, inputs, work, content=("short.json",))
 
     def probe(self) -> Artifact:
         """Some held-out pictures, captioned by teacher and captioner: two layers of one dataset."""
@@ -290,7 +304,7 @@ class Story:
             "seed": self.spec.seed,
         }
         inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
-        return stage(self.root / "probe", "captions", config, inputs, work, content=layers)
+        return self.stage("probe", "captions", config, inputs, work, content=layers)
 
     def ask_teacher(self, world: Path, dataset: Path) -> "RunReport":
         """Have the teacher, who knows this world, caption the dataset over HTTP into the layer "teacher"."""
@@ -329,18 +343,6 @@ class Story:
 
     # The arms: the same start, steps, pictures and instruction rows; only the captions differ.
 
-    def arm_of_the_captioner(self) -> None:
-        """The captioner, what it makes, and the arm that learns from that."""
-        self.captioner()
-        self.large()
-        self.probe()
-        self.arm("detailed")
-
-    def arms_without_captioner(self) -> None:
-        """The two arms that need nothing of the captioner."""
-        self.arm("short")
-        self.arm("none")
-
     def arm(self, name: str) -> Artifact:
         """Align, pre-train, tune, and sit the exam."""
         from sharecap.scenes.arms import caption_rows, instruction_rows, stages
@@ -368,7 +370,7 @@ class Story:
                 return train(config, start, rows(), directory, lambda line, _: advance(watched, line["step"]))
 
         config_and_rows = {"train": config, "rows": replace(self.spec, arm=ArmSpec())}
-        return stage(self.root / name, "model", config_and_rows, inputs, work, content=("model",))
+        return self.stage(name, "model", config_and_rows, inputs, work, content=("model",))
 
     def exam(self, arm: str) -> Artifact:
         """The arm's answers to the held-out questions, scored by the benchmarks' own rules."""

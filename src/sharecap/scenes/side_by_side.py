@@ -3,13 +3,16 @@
 A chain that fails stops the others and hands its error up; when this process dies, so do its children.
 """
 
+import fcntl
 import io
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
 
@@ -56,6 +59,21 @@ def side_by_side(chains: Sequence[Chain]) -> None:
             ours.close()
         for child, _ in children:
             child.join()
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Wait until no other process works on the directory (made if missing), and keep others waiting.
+
+    The lock is on the directory itself, leaves no file, and ends with its process however that ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 class Lines(io.TextIOWrapper):
