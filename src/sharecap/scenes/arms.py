@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 LATTER_HALF = 2
 """First of the tower's 4 blocks that is trained; features are taken before block 3."""
 
+BETAS = (0.9, 0.98)
+"""AdamW's; the usual 0.999 looks back over more steps than there are here."""
+
 
 def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
     """The paper's three stages, in order, at this size."""
-    small = {"batch_rows": spec.batch_rows, "epochs": None, "precision": "fp32", "seed": seed}
+    small = {
+        "batch_rows": spec.batch_rows,
+        "epochs": None,
+        "precision": "fp32",
+        "seed": seed,
+        "betas": BETAS,
+    }
     captions = {"template": "vicuna_v1"} if arm == "none" else {}
     return {
         "align": replace(
@@ -53,7 +62,12 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
 def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple[TrainConfig, TrainConfig]:
     """The captioner learns to look in the bare template, then to answer its one instruction."""
     look = TrainConfig(
-        template="plain", rules=all_parts(spec), batch_rows=spec.batch_rows, steps=looking, seed=seed
+        template="plain",
+        rules=all_parts(spec),
+        batch_rows=spec.batch_rows,
+        steps=looking,
+        betas=BETAS,
+        seed=seed,
     )
     return look, replace(
         look, template="vicuna_v1", rules=talking_parts(spec), steps=answering, seed=seed + 1

@@ -4,7 +4,6 @@ Works on anybody's words about scenes (teacher, captioner, short captions); what
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +22,9 @@ from sharecap.scenes.world import (
 
 Fact = tuple[str, ...]
 """(kind, ...), e.g. ("colour", "top left", "red")."""
+
+Tally = dict[str, list[int]]
+"""Kind -> numbers of facts: stated, stated rightly, told (TOLD, and rightly), true (and in TOLD)."""
 
 TOLD = ("object", "colour", "size", "texture", "count", "background", "text", "name", "style")
 """The kinds that a complete description tells: recall counts these, precision all."""
@@ -115,25 +117,34 @@ def truth(scene: Scene) -> set[Fact]:
     return facts
 
 
+def tally(text: str, scene: Scene) -> Tally:
+    """One caption's agreement with its scene, by kind of fact: [stated, right, told, true]."""
+    known = truth(scene)
+    counts: Tally = {}
+    for fact in {statement.fact for statement in stated(text)}:
+        right = fact in known
+        of_kind = counts.setdefault(fact[0], [0, 0, 0, 0])
+        of_kind[0] += 1
+        of_kind[1] += right
+        of_kind[2] += right and fact[0] in TOLD
+    for fact in known:
+        counts.setdefault(fact[0], [0, 0, 0, 0])[3] += fact[0] in TOLD
+    return counts
+
+
 def quality(pairs: Iterable[tuple[str, Scene]]) -> dict[str, Quality]:
     """Agreement of captions with their scenes, over all kinds ("all") and per kind of fact."""
-    counts: dict[str, Counter[str]] = {}
+    return summed(tally(text, scene) for text, scene in pairs)
 
-    def count(kind: str, what: str, number: int) -> None:
-        for name in ("all", kind):
-            counts.setdefault(name, Counter())[what] += number
 
-    for text, scene in pairs:
-        known = truth(scene)
-        said = {statement.fact for statement in stated(text)}
-        for fact in said:
-            count(fact[0], "stated", 1)
-            count(fact[0], "right", fact in known)
-            count(fact[0], "told", fact in known and fact[0] in TOLD)
-        for fact in known:
-            count(fact[0], "true", fact[0] in TOLD)
-    return {
-        kind: Quality(c["stated"], c["right"], c["told"], c["true"])
-        for kind, c in sorted(counts.items(), key=lambda item: (item[0] != "all", item[0]))
-        if c["stated"] or c["true"]
-    }
+def summed(tallies: Iterable[Tally]) -> dict[str, Quality]:
+    """The same, of captions that have been looked at."""
+    sums: Tally = {"all": [0, 0, 0, 0]}
+    for one in tallies:
+        for kind, counts in one.items():
+            for total in (sums["all"], sums.setdefault(kind, [0, 0, 0, 0])):
+                for i, number in enumerate(counts):
+                    total[i] += number
+    order = sorted(sums, key=lambda kind: (kind != "all", kind))
+    found = {kind: Quality(*sums[kind]) for kind in order}
+    return {kind: one for kind, one in found.items() if one.stated or one.true}

@@ -64,13 +64,13 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 5000  # seen by the tower before the story begins
-    tower_steps: int = 500
+    tower_steps: int = 650
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    looking_steps: int = 650  # of the captioner, on captions alone
+    looking_steps: int = 700  # of the captioner, on captions alone
     answering_steps: int = 50  # of the captioner, on captions as answers to its one instruction
     large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
     question_rows: int = 3000  # instruction rows with questions

@@ -17,7 +17,7 @@ from sharecap.captions.layer import read_layer
 from sharecap.evals.statistics import Estimate, Floats, interval_of
 from sharecap.images.catalog import Catalog
 from sharecap.report.document import Cell, Gallery, GalleryItem, Interval, Mark, MarkedText, Number, Table
-from sharecap.scenes.facts import TOLD, Quality, quality, stated, truth
+from sharecap.scenes.facts import TOLD, Quality, stated, summed, tally, truth
 from sharecap.scenes.world import SOURCES, Truth
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def measure(told: Told) -> Measured:
     """Precision and recall over all facts, with intervals over pictures."""
     pairs = [(text, one.scene) for text, one in told.said]
     texts = [text for text, _ in pairs if text]
-    each = [quality([pair])["all"] for pair in pairs]
+    tallies = [tally(text, scene) for text, scene in pairs]
+    each = [summed([one])["all"] for one in tallies]
     files = [one.file for _, one in told.said]
     counts = np.array([(q.stated, q.right, q.told, q.true) for q in each], dtype=np.float64).T
     number = len(texts) or None
@@ -108,7 +109,7 @@ def measure(told: Told) -> Measured:
         stated=float(counts[0].sum()) / number if number else None,
         precision=interval_of(per_cent(counts[1], counts[0]), files, resamples=RESAMPLES),
         recall=interval_of(per_cent(counts[2], counts[3]), files, resamples=RESAMPLES),
-        kinds=quality(pairs),
+        kinds=summed(tallies),
     )
 
 
