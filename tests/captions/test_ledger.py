@@ -80,3 +80,31 @@ def test_changes_that_gather_are_made_in_their_order(tmp_path: Path) -> None:
         asyncio.run(main(ledger))
         found = ledger.look_up([bytes([number]) for number in range(200)])
     assert [found[bytes([number])].text for number in range(200)] == [str(n) for n in range(200)]
+
+
+def test_text_that_is_no_utf8_is_kept_as_far_as_it_is_text(tmp_path: Path) -> None:
+    """A captioner may hand on halves of surrogate pairs; they must not end the writer."""
+
+    async def main(ledger: Ledger) -> None:
+        await ledger.sent(b"a", "image", "model", "prompt", None)
+        await ledger.done(b"a", "a \ud83d cat \ud83d\ude00", "stop", Usage(10, 3), None)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(asyncio.wait_for(main(ledger), 60))
+        assert ledger.look_up([b"a"])[b"a"].text == "a \ufffd cat \U0001f600"
+
+
+def test_what_sqlite_cannot_hold_is_told_to_those_who_wait(tmp_path: Path) -> None:
+    """Else they would wait for ever, and the run would hang."""
+
+    async def main(ledger: Ledger) -> None:
+        await ledger.sent(b"a", "image", "model", "prompt", 0.5)
+        with pytest.raises(OverflowError):
+            await ledger.done(b"a", "words", "stop", Usage(2**70, 3), 0.25)
+        with pytest.raises(OverflowError):  # nothing is booked after a failure, so no order is broken
+            await ledger.sent(b"b", "image", "model", "prompt", 0.5)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(asyncio.wait_for(main(ledger), 60))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert (ledger.in_flight.requests, ledger.in_flight.usd) == (1, 0.5)

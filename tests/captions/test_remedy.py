@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sharecap.captions.captioner import Sampling
 from sharecap.captions.courier import Patience
+from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import REPHRASE
@@ -20,6 +21,7 @@ from sharecap.captions.verdict import KINDS
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import Caption, Usage
 
+from .conftest import Typed
 from .server import USAGE, Seen, Teacher, serving
 
 QUICK = Patience(base_s=0.002, cap_s=0.01)
@@ -135,6 +137,60 @@ def test_a_second_teacher_that_comes_later_gets_only_what_failed(dataset: Path, 
     assert (report.captions, report.failures, len(teacher.log) - before, len(other.log)) == (12, {}, 0, 1)
     with sqlite3.connect(dataset / "ledger.sqlite") as db:
         assert db.execute("SELECT count(*), count(DISTINCT key) FROM requests").fetchone() == (12, 12)
+
+
+def test_a_second_teacher_that_refuses_the_key_is_named_and_nothing_is_lost(
+    dataset: Path, teacher: Teacher, typed: Typed
+) -> None:
+    teacher.script = third("refusal", "refusal")
+    with serving(lambda _: "401") as other:
+        words = ["caption", dataset, "--teacher", f"{teacher.url}#model", "--layer", "one"]
+        words += ["--concurrency", "1", "--second-teacher", f"{other.url}#other"]
+        code, _, said = typed(*words)
+        line = said.splitlines()[-1]
+        assert code == 1
+        assert line.startswith("sharecap: the second teacher: the endpoint refuses the key (HTTP 401")
+        assert f"{other.url}/chat/completions. set the environment variable OPENAI_API_KEY" in line
+        assert (len(teacher.log), len(other.log)) == (4, 1)
+        other.script = lambda _: "ok"
+        assert typed(*words)[0] == 0
+        assert (len(teacher.log), len(other.log)) == (13, 2)  # what was refused is asked of nobody again
+    assert of_third(dataset, teacher).captioner == "other"
+
+
+def test_a_second_teacher_at_a_wrong_address_is_named_and_nothing_is_lost(
+    dataset: Path, teacher: Teacher
+) -> None:
+    teacher.script = third("refusal", "refusal")
+    said = r"second teacher doesn't answer: cannot connect .*127\.0\.0\.1:9/v1.*correct the address$"
+    with pytest.raises(SharecapError, match=said):
+        caption(dataset, teacher, second_teacher="http://127.0.0.1:9/v1#other", second_price=DEAR)
+    with serving() as other:
+        report = caption(dataset, teacher, second_teacher=f"{other.url}#other", second_price=DEAR)
+    assert (report.captions, len(teacher.log), len(other.log)) == (12, 13, 1)
+    assert report.cost_usd == pytest.approx(13 * COST + DEAR_COST)
+
+
+def test_a_second_teacher_that_dies_stops_the_run_though_the_first_one_answers(
+    dataset: Path, teacher: Teacher
+) -> None:
+    order: dict[str, int] = {}
+    teacher.script = lambda seen: "refusal" if order.setdefault(seen.image, len(order)) % 2 else "ok"
+    options = {"second_price": DEAR, "concurrency": 1, "thresholds": Thresholds(failures=1.0)}
+    with serving(lambda seen: "ok" if seen.number == 1 else "500") as other:
+        second = f"{other.url}#other"
+        with pytest.raises(SharecapError, match=r"the second teacher doesn't answer: the server failed"):
+            caption(dataset, teacher, second_teacher=second, **options)
+        assert len({seen.image for seen in other.log}) == 1 + QUICK.dead_after
+        other.script = lambda _: "ok"
+        report = caption(dataset, teacher, second_teacher=second, **options)
+    assert (report.captions, len(teacher.log)) == (12, 6 + 2 * 6)
+
+
+def test_a_batch_api_is_no_second_teacher(dataset: Path, teacher: Teacher) -> None:
+    with pytest.raises(UsageError, match="can't be the second teacher"):
+        caption(dataset, teacher, second_teacher=f"batch:{teacher.url}#other", second_price=DEAR)
+    assert not teacher.log
 
 
 def test_a_budget_needs_the_second_teachers_price(dataset: Path, teacher: Teacher) -> None:

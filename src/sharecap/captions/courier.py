@@ -63,6 +63,14 @@ LOOK_EVERY = 8
 
 
 @dataclass
+class Standing:
+    """How a captioner has done in this run so far."""
+
+    answered: bool = False
+    given_up: int = 0  # requests given up since its last answer
+
+
+@dataclass
 class Errand:
     """One job on its way."""
 
@@ -95,9 +103,9 @@ class Courier:
     failures: Counter[str] = field(default_factory=Counter)
     stopping: SharecapError | None = None
     full: dict[str, str] = field(default_factory=dict)  # source whose budget is spent -> in words
-    _given_up: int = 0  # requests given up since the last answer
     _passed: int = 0  # times that a request stood before the look at the disk
-    _answered: bool = False
+    _first: Standing = field(default_factory=Standing)
+    _second: Standing = field(default_factory=Standing)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -161,15 +169,17 @@ class Courier:
     async def _missed(self, errand: Errand, worst: float | None, ticket: Ticket, error: TeacherError) -> bool:
         """No answer: wait, put it otherwise, give up on the image, or stop the run. True: once more."""
         job, steps = errand.job, errand.steps
+        ask = ask_after(steps)
         if isinstance(error, UnavailableError):
             errand.tries += 1
             await self._book_unavailable(job, worst, error)
             if error.overloaded:
                 self.pace.overloaded(ticket, 0.0)
             # An address that never answered is more likely wrong than tired.
-            enough = self.patience.tries if self._answered else min(3, self.patience.tries)
+            answered = self._standing(ask).answered
+            enough = self.patience.tries if answered else min(3, self.patience.tries)
             if errand.tries >= (enough if error.kind == "unreachable" else self.patience.tries):
-                self._give_up(error)
+                self._give_up(error, ask)
                 return False
             await self._pause(self._backoff(errand.tries))
             return True
@@ -189,10 +199,10 @@ class Courier:
             if errand.busy < self.patience.busy_tries:
                 await self._hold(error, ticket, errand.busy)
                 return True
-            self._give_up(error)
+            self._give_up(error, ask)
         else:
             assert isinstance(error, FatalError), error
-            self.stop(error)
+            self.stop(self._of_second(error) if self._is_second(ask) else error)
         return False
 
     def put(self, job: Job) -> tuple[Request, float | None, list[str]]:
@@ -263,8 +273,19 @@ class Courier:
     def _following(self, kind: str | None, steps: list[str]) -> str | None:
         return following(kind, steps, has_second=self.second is not None, redraws=self.patience.redraws)
 
+    def _is_second(self, ask: Ask) -> bool:
+        return ask.second and self.second is not None
+
     def _asked(self, ask: Ask) -> Captioner:
         return self.second if ask.second and self.second else self.captioner
+
+    def _standing(self, ask: Ask) -> Standing:
+        return self._second if self._is_second(ask) else self._first
+
+    def _of_second(self, error: FatalError) -> FatalError:
+        """The same, said of the second teacher: the user has to know which address and key is meant."""
+        todo = f"{error.todo or 'mend it'}, then run again: every answer so far is kept"
+        return FatalError(f"the second teacher: {error.what}", where=error.where, todo=todo)
 
     def _put(self, job: Job, ask: Ask) -> Request:
         """The request as it is put this time; its key stays that of the first."""
@@ -369,7 +390,8 @@ class Courier:
         ask: Ask = PLAIN,
     ) -> None:
         """Settle what the answer cost and put it on disk: as a caption, or as a failure of this `kind`."""
-        self._answered, self._given_up = True, 0
+        standing = self._standing(ask)
+        standing.answered, standing.given_up = True, 0
         usage = answer.usage or Usage()
         price = self.budget.price_for(second=ask.second)
         rates = (price.prompt_usd, price.completion_usd) if price else (0.0, 0.0)
@@ -423,16 +445,16 @@ class Courier:
         self._finish(kind)
         self.stop_if(self.gates.saw(job.image.source, kind, said, place_of(job.image)))
 
-    def _give_up(self, error: TeacherError) -> None:
-        """Leave the request failed; stop when no request gets through any more."""
+    def _give_up(self, error: TeacherError, ask: Ask) -> None:
+        """Leave the request failed; stop when none gets through any more to the captioner that was asked."""
         self._finish(error.kind)
-        self._given_up += 1
-        never = error.kind == "unreachable" and not self._answered
-        if never or self._given_up >= self.patience.dead_after:
+        standing = self._standing(ask)
+        standing.given_up += 1
+        never = error.kind == "unreachable" and not standing.answered
+        if never or standing.given_up >= self.patience.dead_after:
+            who = "the second teacher" if self._is_second(ask) else "the teacher"
             todo = "start the server or correct the address" if never else "run the same command again later"
-            self.stop(
-                SharecapError(f"the teacher doesn't answer: {error.what}", where=error.where, todo=todo)
-            )
+            self.stop(SharecapError(f"{who} doesn't answer: {error.what}", where=error.where, todo=todo))
 
     async def _hold(self, error: BusyError, ticket: Ticket, busy: int) -> None:
         """Too many requests: no worker sends before the time that the server named; else this one waits."""

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
-from sharecap.captions.layer import Missing, derive, open_layer, side_by_side, storable
+from sharecap.captions.layer import Missing, derive, open_layer, side_by_side
 from sharecap.captions.sentences import pieces
+from sharecap.captions.storable import storable
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.records import Caption

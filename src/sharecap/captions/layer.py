@@ -17,6 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
+from sharecap.captions.storable import storable
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LAYERS, disk_errors, held, layer_path
@@ -276,13 +277,6 @@ def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any], opti
             differing = sorted(k for k in {**found.config, **config} if found.config.get(k) != config.get(k))
             what = f"layer {name!r} was made with another {', '.join(differing)}"
             raise UsageError(what, where=found.path, todo=f"choose another name with {option}")
-
-
-def storable(text: str) -> str:
-    """`text` as UTF-8 can hold it: halves of surrogate pairs, which JSON may bring, become U+FFFD."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _as_row(caption: Caption) -> dict[str, Any]:

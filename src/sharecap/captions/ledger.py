@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from sharecap.captions.storable import storable
 from sharecap.errors import SharecapError
 from sharecap.records import Usage
 
@@ -300,12 +301,13 @@ class Ledger:
     async def _book(self, *statements: Statement) -> None:
         """Have the statements made in one commit; the change is made even if nobody waits for it any more."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put((statements, future))
+        fit = tuple((statement, tuple(map(_fit, values))) for statement, values in statements)
+        self._queue.put((fit, future))
         await future
 
     def _write(self) -> None:
         """The writer thread: one commit for all changes that have gathered."""
-        broken: SharecapError | None = None
+        broken: Exception | None = None
         while True:
             items = [self._queue.get()]
             while not self._queue.empty():
@@ -317,7 +319,7 @@ class Ledger:
             if len(batch) < len(items):  # the ledger is being closed
                 return
 
-    def _commit(self, changes: Iterable[tuple[Statement, ...]]) -> SharecapError | None:
+    def _commit(self, changes: Iterable[tuple[Statement, ...]]) -> Exception | None:
         try:
             with self._writer as db:
                 for statements in changes:
@@ -325,7 +327,14 @@ class Ledger:
                         db.execute(statement, values)
         except sqlite3.Error as error:
             return ledger_error(error, self.path)
+        except Exception as error:  # noqa: BLE001 - who waits must hear of it, or waits for ever
+            return error
         return None
+
+
+def _fit(value: Any) -> Any:
+    """`value` as SQLite takes it."""
+    return storable(value) if isinstance(value, str) else value
 
 
 def _settle(futures: Sequence["asyncio.Future[None]"], error: BaseException | None) -> None:

@@ -127,6 +127,9 @@ def run(
         raise UsageError("concurrency must be at least 1", where=concurrency)
     layer_path(dataset, layer)
     second = open_teacher(second_teacher) if isinstance(second_teacher, str) else second_teacher
+    if isinstance(second, BatchTeacher):
+        todo = "leave out batch: in --second-teacher"
+        raise UsageError("a batch API can't be the second teacher", where=second.name, todo=todo)
     budget = Budget(
         price,
         budget_usd,

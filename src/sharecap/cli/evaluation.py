@@ -1,0 +1,73 @@
+"""Commands over benchmarks: eval, score, compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sharecap.cli.output import AsJson, show
+
+
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL or openai:MODEL.")],
+    *,
+    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, vqav2/ in it.")],
+    to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight to an endpoint.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
+    from sharecap.evals.answerers import open_answerer
+    from sharecap.evals.results import read_results
+    from sharecap.evals.runner import evaluate, run_directory
+    from sharecap.evals.suite import find_tasks
+    from sharecap.evals.tables import score_lines
+    from sharecap.images.progress import Progress
+
+    answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
+    tasks, missing = find_tasks(benchmarks, only or ())
+    out = run_directory(answerer, tasks, missing, to)
+    evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
+    results = read_results(out)
+    show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
+
+
+def score(
+    benchmark: Annotated[str, typer.Argument(help="mme, mmbench, vqav2 or textvqa.")],
+    *,
+    predictions: Annotated[Path, typer.Option(help="Predictions in one of the benchmark's own formats.")],
+    data: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
+    rule: Annotated[str | None, typer.Option(help="VQA only: m4c, server or server-raw.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Keep as a run, for `sharecap compare`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions that were made elsewhere by the benchmark's own rule, with 95 % intervals."""
+    from sharecap.evals.results import Run, summary
+    from sharecap.evals.runner import keep_predictions
+    from sharecap.evals.suite import read_predictions
+    from sharecap.evals.tables import score_lines
+    from sharecap.evals.task import grade
+
+    task, answers = read_predictions(benchmark, predictions, data, rule)
+    records = grade(task, answers, predictions)
+    if to:
+        keep_predictions(str(predictions), records, to)
+    results = summary(Run(str(predictions), {task.name: records}))
+    show(results, as_json, score_lines(results))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run of `sharecap eval` or `sharecap score --to`.")],
+    b: Annotated[Path, typer.Argument(help="The run to compare it with.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs on the items that both answered: differences with paired 95 % intervals."""
+    from sharecap.artifact import plain
+    from sharecap.evals.results import compare_runs, read_run
+    from sharecap.evals.tables import comparison_lines
+
+    found = compare_runs(read_run(a), read_run(b))
+    show(plain(found), as_json, comparison_lines(found))
