@@ -50,7 +50,7 @@ class ArmSpec:
 
     align_steps: int = 30
     pretrain_steps: int = 600
-    sft_steps: int = 300
+    sft_steps: int = 350
     batch_rows: int = 16  # rows of one step
     align_rate: float = 1e-3  # peak rate of the projector while it learns alone
     vision_rate: float = 5e-5  # of the tower's latter half, and of the projector beside other parts
@@ -64,7 +64,7 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 5000  # seen by the tower before the story begins
-    tower_steps: int = 650
+    tower_steps: int = 600
     text_rows: int = 2000  # read by the language model before the story begins
     text_steps: int = 100
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
