@@ -27,7 +27,8 @@ from sharecap.captions.courier import Patience
 from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
-from sharecap.captions.run import RunReport, plan, run
+from sharecap.captions.run import plan, run
+from sharecap.captions.run_report import RunReport
 from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.batch import MAX_LINE_BYTES, BatchTeacher
 from sharecap.errors import SharecapError, Stopped, UsageError

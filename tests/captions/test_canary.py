@@ -13,7 +13,8 @@ from sharecap.captions.canary import Rules, alikeness, is_blind, is_worth_it, me
 from sharecap.captions.gates import GATES
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import Stopped
 from sharecap.images.catalog import Catalog, add
 from sharecap.records import Usage

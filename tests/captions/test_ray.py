@@ -23,7 +23,8 @@ from sharecap.captions.gates import GATES
 from sharecap.captions.layer import open_layer, read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import Pack
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.decode import ImageError

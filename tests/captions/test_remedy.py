@@ -15,7 +15,8 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import REPHRASE
 from sharecap.captions.remedy import MOST_STEPS, REMEDIES, Ask, ask_after, following
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.captions.verdict import KINDS
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import Caption, Usage
