@@ -454,12 +454,6 @@ def test_a_line_without_an_end_is_passed_over_and_not_kept_in_memory(settings: S
             asyncio.run(read("../files/file-1"))
 
 
-def test_batches_ask_no_second_teacher(dataset: Path) -> None:
-    url = "http://127.0.0.1:9/v1"
-    with pytest.raises(UsageError, match="no second teacher"):
-        caption(dataset, url, second_teacher=f"{url}#other")
-
-
 def test_the_pages_example_runs_as_it_stands(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")

@@ -138,6 +138,18 @@ def test_a_second_teacher_that_comes_later_gets_only_what_failed(dataset: Path, 
         assert db.execute("SELECT count(*), count(DISTINCT key) FROM requests").fetchone() == (12, 12)
 
 
+def test_without_the_second_teacher_the_first_is_asked_what_it_was_to_hear_and_is_paid(
+    dataset: Path, teacher: Teacher
+) -> None:
+    teacher.script = third("refusal", "refusal")
+    with serving(lambda _: "401") as other:
+        options = {"second_teacher": f"{other.url}#other", "second_price": DEAR}
+        with pytest.raises(SharecapError, match="refuses the key"):
+            caption(dataset, teacher, concurrency=1, **options)
+    report = caption(dataset, teacher, concurrency=1, budget_usd=1.0)
+    assert (report.captions, report.cost_usd) == (12, pytest.approx(14 * COST))
+
+
 def test_a_budget_needs_the_second_teachers_price(dataset: Path, teacher: Teacher) -> None:
     with pytest.raises(UsageError, match="second teacher's price"):
         caption(dataset, teacher, budget_usd=5.0, second_teacher=f"{teacher.url}#other")
