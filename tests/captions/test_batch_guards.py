@@ -306,7 +306,7 @@ def test_a_model_that_sees_is_asked_eight_times_online_and_once_only(big: Path) 
     assert report.canary_usd == pytest.approx(online)
     used = PRICE.prompt_usd * report.prompt_tokens + PRICE.completion_usd * report.completion_tokens
     assert report.cost_usd == pytest.approx(used / 1e6 / 2 + online)
-    # Both probes' own questions go into the batch too, since they had no captions yet; the blank is one picture.
+    # Both probes' own questions go into the batch too, since they had no captions yet.
     assert sorted(asked(settings).values())[-4:] == [1, 2, 2, 2]
 
 

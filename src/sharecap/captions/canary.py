@@ -136,7 +136,7 @@ class Canary:
         self._out = 0
         self._blind = False
         self._since: list[bytes] = []  # keys of captions since the last good judgement
-        self._newest: deque[Case] = deque(maxlen=rules.probes)
+        self._newest: deque[Case] = deque(maxlen=max(rules.probes, rules.window))
         self._lock = asyncio.Lock()
 
     @property
@@ -164,7 +164,7 @@ class Canary:
         """Probes that it is time for."""
         if self.is_silent:
             return 0
-        return max(self.due_first, 1 if self._captions >= self.rules.every else 0)
+        return max(self.due_first, min(self._captions // self.rules.every, self.rules.window))
 
     async def heard(self, job: Job, text: str) -> None:
         """Count a caption."""
@@ -192,7 +192,7 @@ class Canary:
         return await self._probe(aside, cases) if cases else None
 
     async def _probe(self, aside: Aside, cases: Sequence[Case]) -> Stopped | None:
-        """Ask for all cases at once, and judge one after the other."""
+        """Ask for all cases at once, and judge by them all: a song that ends badly clears nobody."""
         captions, self._captions = self._captions, 0
         self._out += len(cases)
         try:
@@ -201,15 +201,15 @@ class Canary:
             if said is None:
                 self._captions += captions  # it stays due
                 return None
-            words = iter(said)
+            words, answered = iter(said), list[tuple[Job, list[str]]]()
             for (job, text), some in zip(cases, requests, strict=True):
                 answers = [text, *(next(words) for _ in some)]
                 heard = [answer for answer in answers if answer is not None]
                 if len(heard) <= ASKED:
                     self.unanswered += 1
-                elif why := await self._judge(heard, job):
-                    return why
-            return None
+                else:
+                    answered.append((job, heard))
+            return await self._judge(answered) if answered else None
         finally:
             self._out -= len(cases)
 
@@ -237,15 +237,15 @@ class Canary:
                 words[n] = None if isinstance(one, RejectedError) else one
         return words
 
-    async def _judge(self, heard: Sequence[str], job: Job) -> Stopped | None:
-        """By two answers about the picture, one about the blank one and one about another."""
-        text, control, blank, swapped = heard
-        between = [alikeness(one, another) for one in (text, control) for another in (blank, swapped)]
-        alike, apart = alikeness(text, control), sum(between) / len(between)
+    async def _judge(self, answered: Sequence[tuple[Job, Sequence[str]]]) -> Stopped | None:
+        """By two answers about each picture, one about the blank one and one about another."""
         async with self._lock:
-            await self._ledger.probed(self.tag, alike, apart)
-            self.made += 1
-            self.probes = [*self.probes, (alike, apart)][-self.rules.window :]
+            for job, (text, control, blank, swapped) in answered:  # noqa: B007  (the last is the example)
+                between = [alikeness(one, another) for one in (text, control) for another in (blank, swapped)]
+                probe = alikeness(text, control), sum(between) / len(between)
+                await self._ledger.probed(self.tag, *probe)
+                self.made += 1
+                self.probes = [*self.probes, probe][-self.rules.window :]
             if len(self.probes) < self.rules.probes:
                 return None
             if not is_blind(self.probes, self.rules):
