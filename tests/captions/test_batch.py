@@ -27,7 +27,8 @@ from sharecap.captions.courier import Patience
 from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
-from sharecap.captions.run import RunReport, plan, run
+from sharecap.captions.run import plan, run
+from sharecap.captions.run_report import RunReport
 from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.batch import MAX_LINE_BYTES, BatchTeacher
 from sharecap.errors import SharecapError, Stopped, UsageError
@@ -451,12 +452,6 @@ def test_a_line_without_an_end_is_passed_over_and_not_kept_in_memory(settings: S
         assert asyncio.run(read("file-2")) == good[:1]
         with pytest.raises(SharecapError):  # an id is never a path
             asyncio.run(read("../files/file-1"))
-
-
-def test_batches_ask_no_second_teacher(dataset: Path) -> None:
-    url = "http://127.0.0.1:9/v1"
-    with pytest.raises(UsageError, match="no second teacher"):
-        caption(dataset, url, second_teacher=f"{url}#other")
 
 
 def test_the_pages_example_runs_as_it_stands(tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
 """The canary: a model that does not see its images stops the run; one that sees is left alone. Both pay."""
 
+import asyncio
 import random
 import re
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharecap.captions.canary import Rules, alikeness, is_blind, is_worth_it, means
+from sharecap.captions.canary import Canary, Rules, alikeness, blank_image, is_blind, is_worth_it, means
+from sharecap.captions.captioner import RejectedError, Request, Sampling
 from sharecap.captions.gates import GATES
 from sharecap.captions.layer import read_layer
+from sharecap.captions.ledger import Ledger
 from sharecap.captions.price import Price
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import plan, run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import Stopped
 from sharecap.images.catalog import Catalog, add
 from sharecap.records import Usage
@@ -114,6 +119,7 @@ def test_a_server_that_takes_no_temperature_is_probed_as_it_likes(dataset: Path,
 def test_small_datasets_have_no_canary(tmp_path: Path, teacher: Teacher) -> None:
     assert caption(make_dataset(tmp_path, 60), teacher, "small").canary_requests == 0
     assert [is_worth_it(n) for n in (0, 119, 120, 10**6)] == [False, False, True, True]
+    assert [is_worth_it(n, asked=4) for n in (0, 159, 160)] == [False, False, True]
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -146,6 +152,60 @@ def test_the_figures_told_are_those_that_were_judged(dataset: Path, teacher: Tea
     assert figures
     assert 40 <= int(figures[1]) <= 60
     assert int(figures[1]) - int(figures[2]) <= 10
+
+
+async def sung(
+    dataset: Path, sees: bool, each: int = 1
+) -> tuple[list[int], list[str | None], list[str | None]]:
+    """A canary of a run by files: requests of each song, what stopped it, and what became of the captions."""
+    wanted, songs, poor = plan(dataset, "http://127.0.0.1:9/v1#m", "sharegpt4v"), list[int](), [True]
+    jobs = next(wanted.jobs())
+    words = {job.image.id: f"{job.image.id[:9]} {job.image.id[9:18]} {job.image.id[18:27]}" for job in jobs}
+    with Ledger(dataset / "ledger.sqlite") as ledger, blank_image() as blank:
+        rules = Rules(probes=2, every=3, window=2)
+        canary = Canary("tag", ledger, Sampling(), blank=blank, others=lambda _: jobs[-1].image, rules=rules)
+
+        async def aside(requests: Sequence[Request]) -> list[str | RejectedError | None] | None:
+            songs.append(len(requests))
+            if poor.pop() if poor else False:  # no money the first time
+                return None
+            if sees or len(songs) <= 2:
+                return [words.get(request.image.id, "nothing but even grey") for request in requests]
+            return ["A calm meadow under the wide sky." for _ in requests]
+
+        said = [await canary.start(aside, jobs), await canary.start(aside, jobs)]
+        for job in jobs[:9]:
+            await ledger.sent(job.key, job.image.id, "m", job.prompt.id, None)
+            text = words[job.image.id] if sees else "A calm meadow under the wide sky."
+            await ledger.done(job.key, text, "stop", Usage(), None)
+            await canary.heard(job, text)
+            if (jobs.index(job) + 1) % each == 0:
+                said.append(await canary.between(aside))
+        entries = ledger.look_up([job.key for job in jobs[:9]])
+    kinds = [entries[job.key].error_kind for job in jobs[:9]]
+    return songs, [str(why) if why else None for why in said], kinds
+
+
+def test_by_files_it_sings_before_anything_is_sent_and_then_between(tmp_path: Path) -> None:
+    songs, said, kinds = asyncio.run(sung(make_dataset(tmp_path, 12), sees=True))
+    assert songs == [8, 8, 3, 3, 3]  # without captions, once more when there is money, then by captions
+    assert set(said) == {None}
+    assert set(kinds) == {None}
+
+
+def test_by_files_it_condemns_what_came_since_the_last_good_song(tmp_path: Path) -> None:
+    songs, said, kinds = asyncio.run(sung(make_dataset(tmp_path, 12), sees=False))
+    assert songs == [8, 8, 3, 3]
+    assert [why is not None for why in said] == [False] * 7 + [True] + [False] * 3
+    assert "3 captions are booked as blind" in str(said[7])
+    assert kinds == [None] * 3 + ["blind"] * 6  # those that came later too
+
+
+def test_a_song_that_was_due_several_times_is_judged_as_a_whole(tmp_path: Path) -> None:
+    songs, said, kinds = asyncio.run(sung(make_dataset(tmp_path, 12), sees=False, each=9))
+    assert songs == [8, 8, 6]  # at most as many probes as are judged together
+    assert "9 captions are booked as blind" in str(said[-1])
+    assert kinds == ["blind"] * 9
 
 
 def test_alikeness_counts_shared_words() -> None:

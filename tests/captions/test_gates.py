@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sharecap.captions.gates import GATES, Gates, Thresholds
 from sharecap.captions.language_guess import code_of, language_of
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import Stopped, UsageError
 
 from .conftest import make_dataset

@@ -3,11 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sharecap.captions.canary import blank_image
 from sharecap.captions.captioner import (
     Answer,
     BusyError,
@@ -23,19 +28,21 @@ from sharecap.captions.gates import GATES
 from sharecap.captions.layer import open_layer, read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import Pack
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped, UsageError
-from sharecap.images.catalog import Catalog
+from sharecap.images.catalog import Catalog, add
 from sharecap.images.decode import ImageError
 from sharecap.images.place import loose_file
 from sharecap.records import Usage
 
 from .conftest import make_dataset
-from .server import Seen, Teacher
+from .server import USAGE, Seen, Teacher, serving
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'sharecap[ray]'")
 
 IMAGES = 40
+OTHERS = tuple(name for name in GATES if name != "canary")
 ENGINE = "ray:workers=2,block=2,cpus=0.25"
 
 
@@ -132,6 +139,100 @@ def test_a_budget_is_a_wall_for_rounds_too(dataset: Path, teacher: Teacher) -> N
     assert set(teacher.counts().values()) == {1}
 
 
+def test_a_sources_budget_is_a_wall_for_rounds_and_holds_up_no_other_source(
+    tmp_path: Path, teacher: Teacher
+) -> None:
+    dataset = make_dataset(tmp_path, 6)
+    more = make_dataset(tmp_path / "more", 10).parent / "pictures" / "coco"
+    for number in range(6):
+        (more / f"{number:04}.png").unlink()  # the first six are the same pictures
+    add([more.rename(more.with_name("sam"))], dataset)
+    sources = {image.id: image.source for image in Catalog.open(dataset)}
+    teacher.script = lambda _: 'usage={"prompt_tokens": 1000, "completion_tokens": 1000}'  # $0.03 each
+    options: dict[str, Any] = {"price": Price(10, 20), "source_budgets": {"coco": 0.08}}
+    with pytest.raises(Stopped, match=r"budget of .* for source coco reached") as caught:
+        caption(dataset, f"{teacher.url}#model", "one", ENGINE, **options)
+    assert caught.value.exit_code == 3
+    assert "the other sources are done; run again with a higher --budget SOURCE=USD" in str(caught.value)
+    assert Counter(sources[seen.image] for seen in teacher.log) == {"coco": 2, "sam": 4}
+    assert sources[teacher.log[2].image] == "sam"  # in the same round
+    options["source_budgets"] = {"coco": 5.0}
+    report = caption(dataset, f"{teacher.url}#model", "one", ENGINE, **options)
+    assert (report.captions, report.doubtful) == (10, 0)
+    assert set(teacher.counts().values()) == {1}
+
+
+def test_the_second_teacher_is_asked_by_the_driver_and_nothing_is_paid_twice(
+    dataset: Path, teacher: Teacher
+) -> None:
+    images = [image.id for image in Catalog.open(dataset)]
+    odd = {images[0]: "400=content_policy_violation", images[1]: "filter", images[2]: "refusal"}
+    teacher.script = lambda seen: odd.get(seen.image, "ok")
+    spec = f"{teacher.url}#model"
+    options: dict[str, Any] = {"price": Price(10, 20), "second_price": Price(10, 20), "budget_usd": 5.0}
+    broken = [True]
+    with serving(lambda _: "401" if broken else "ok") as other:
+        options["second_teacher"] = f"{other.url}#other"
+        with pytest.raises(SharecapError, match="refuses the key"):
+            caption(dataset, spec, "one", ENGINE, **options)
+        broken.clear()
+        other.log.clear()
+        report = caption(dataset, spec, "one", ENGINE, **options)
+    assert (report.captions, report.failures) == (12, {})
+    assert other.counts() == dict.fromkeys(images[:3], 1)
+    # As it was put, and the refusal in other words too. The second teacher's error stopped a round in its
+    # middle: what was out of it goes again, and is booked as perhaps billed.
+    once = Counter({**dict.fromkeys(images, 1), images[2]: 2})
+    assert once <= teacher.counts()
+    assert (teacher.counts() - once).total() <= report.doubtful <= 8
+    by = {made.image_id: made.captioner for made in read_layer(dataset, "one")}
+    assert [by[image] for image in images] == ["other"] * 3 + ["model"] * 9
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough for a canary."""
+    return make_dataset(tmp_path_factory.mktemp("many"), 160)
+
+
+def test_an_endpoint_that_sees_nothing_is_stopped_before_the_first_round_and_one_that_sees_is_not(
+    many: Path, teacher: Teacher
+) -> None:
+    teacher.script = lambda _: "say=A calm meadow under a wide sky with a lone tree."
+    spec, engine = f"{teacher.url}#model", open_engine("ray:workers=2,block=16", f"{teacher.url}#model")
+    options: dict[str, Any] = {"price": Price(10, 20), "accept": OTHERS, "engine": engine}
+    with pytest.raises(Stopped, match="gate canary: the model does not seem to see") as caught:
+        run(many, spec, "sharegpt4v", "one", **options)
+    assert caught.value.exit_code == 3
+    assert len(teacher.log) == 8
+    teacher.script = lambda seen: f"say={seen.image[:9]} and {seen.image[9:18]} beside {seen.image[18:30]}"
+    report = run(many, spec, "sharegpt4v", "one", **options)
+    assert (report.captions, report.failures, report.canary_requests) == (160, {}, 16)
+    assert report.cost_usd == pytest.approx(len(teacher.log) * Price(10, 20).of(Usage(**USAGE)))
+
+
+def test_a_local_captioner_that_sees_nothing_is_found_by_a_worker_and_never_loaded_by_the_driver(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from sharecap.captions.teachers.local import LocalCaptioner
+
+    from .talking import talking_model
+
+    async def never(*_: object) -> Answer:
+        raise AssertionError("the driver asks no model of its own")
+
+    monkeypatch.setattr(LocalCaptioner, "answer", never)  # the workers are other processes
+    pack = Pack("short", "1", "", "", {}, "Describe the image.")
+    spec = f"local:{talking_model(tmp_path, pack.default or '')}"
+    options: dict[str, Any] = {"accept": OTHERS, "engine": open_engine(ENGINE, spec)}
+    with pytest.raises(Stopped, match="gate canary"):
+        run(many, spec, pack, "local", sampling=Sampling(60), **options)
+    with sqlite3.connect(many / "ledger.sqlite") as db:
+        model = "SELECT prompt_id LIKE 'canary:%', state FROM requests WHERE model = 'captioner'"
+        assert db.execute(model).fetchall() == [(1, "done")] * 8
+
+
 def test_a_wrong_key_stops_the_run_with_what_to_do(dataset: Path, teacher: Teacher) -> None:
     teacher.script = lambda _: "401"
     with pytest.raises(SharecapError, match="OPENAI_API_KEY"):
@@ -168,7 +269,15 @@ def test_outcomes_come_back_from_a_worker_as_they_were(outcome: Answer | Shareca
 
 def test_a_request_reaches_a_worker_as_it_was() -> None:
     request = Request(loose_file(Path("/a/ü.png"), "0" * 64), "Say it.", Sampling(7, 0.5, None, 3))
-    assert _request_of(_packed_request(request)) == request
+    with blank_image() as blank:
+        assert _request_of(_packed_request(request), blank) == request
+
+
+def test_the_canarys_grey_picture_is_each_nodes_own() -> None:
+    with blank_image() as here, blank_image() as there:
+        request = Request(here, "Say it.")
+        assert here != there
+        assert _request_of(_packed_request(request, is_blank=True), there) == replace(request, image=there)
 
 
 @pytest.mark.parametrize("spec", ["dask", "ray:workers=0", "ray:workers=x", "ray:speed=1", "ray:workers"])

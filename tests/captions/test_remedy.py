@@ -16,7 +16,8 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import REPHRASE
 from sharecap.captions.remedy import MOST_STEPS, REMEDIES, Ask, ask_after, following
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.captions.verdict import KINDS
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import Caption, Usage
@@ -191,6 +192,18 @@ def test_a_batch_api_is_no_second_teacher(dataset: Path, teacher: Teacher) -> No
     with pytest.raises(UsageError, match="can't be the second teacher"):
         caption(dataset, teacher, second_teacher=f"batch:{teacher.url}#other", second_price=DEAR)
     assert not teacher.log
+
+
+def test_without_the_second_teacher_the_first_is_asked_what_it_was_to_hear_and_is_paid(
+    dataset: Path, teacher: Teacher
+) -> None:
+    teacher.script = third("refusal", "refusal")
+    with serving(lambda _: "401") as other:
+        options = {"second_teacher": f"{other.url}#other", "second_price": DEAR}
+        with pytest.raises(SharecapError, match="refuses the key"):
+            caption(dataset, teacher, concurrency=1, **options)
+    report = caption(dataset, teacher, concurrency=1, budget_usd=1.0)
+    assert (report.captions, report.cost_usd) == (12, pytest.approx(14 * COST))
 
 
 def test_a_budget_needs_the_second_teachers_price(dataset: Path, teacher: Teacher) -> None:

@@ -14,7 +14,8 @@ from sharecap.captions.gates import Thresholds
 from sharecap.captions.layer import layers, open_layer, read_layer
 from sharecap.captions.plan import forecast
 from sharecap.captions.price import Price
-from sharecap.captions.run import RunReport, plan, run
+from sharecap.captions.run import plan, run
+from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.images.catalog import Catalog, add
 from sharecap.records import Usage

@@ -9,23 +9,31 @@ import asyncio
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import IO, TypeVar
 
 from sharecap import artifact
+from sharecap.captions.asides import Asides
+from sharecap.captions.batch_log import NAME as BATCHES
 from sharecap.captions.batch_log import Batch, BatchLog, Booked
+from sharecap.captions.canary import Aside
 from sharecap.captions.captioner import (
     Answer,
     BusyError,
+    Captioner,
+    FatalError,
     RejectedError,
+    Request,
     TeacherError,
     UnavailableError,
 )
 from sharecap.captions.courier import Courier
+from sharecap.captions.gates import CANARY
 from sharecap.captions.ledger import IN_BATCH
-from sharecap.captions.plan import PIECE, Job, Plan
+from sharecap.captions.outbox import Engine, Outbox
+from sharecap.captions.plan import PIECE, Plan, Survey
 from sharecap.captions.price import Price
 from sharecap.captions.teachers.batch import ENDED, BatchTeacher, ServerBatch
 from sharecap.errors import Interrupted, SharecapError, Stopped, UsageError
@@ -76,46 +84,76 @@ DEFAULT_RULES = BatchRules()
 Result = TypeVar("Result")
 
 
+def batch_engine(teacher: BatchTeacher, rules: BatchRules, online_price: Price | None) -> Engine:
+    """The engine of a teacher behind a Batch API; canary and second teacher are asked online."""
+
+    async def engine(courier: Courier, wanted: Plan, asked: Survey) -> None:
+        outbox = Outbox(courier, wanted, asked)
+        online = teacher.online()
+
+        async def send(requests: Mapping[bytes, Request]) -> dict[bytes, Answer | SharecapError]:
+            answers = await asyncio.gather(*(_asked(online, request) for request in requests.values()))
+            return dict(zip(requests, answers, strict=True))
+
+        try:
+            with BatchLog(courier.disk / BATCHES) as log:
+                await Batches(teacher, outbox, Asides(courier, send, online_price), log, rules).drive()
+                await outbox.seconds.finish()
+        finally:
+            await outbox.seconds.leave()
+            await online.close()
+
+    return engine
+
+
+async def _asked(online: Captioner, request: Request) -> Answer | SharecapError:
+    try:
+        return await online.answer(request)
+    except FatalError as error:
+        todo = f"{error.todo}; the canary asks online, and --accept {CANARY} leaves it out"
+        return FatalError(error.what, where=error.where, todo=todo)
+    except (TeacherError, ImageError) as error:
+        return error
+
+
 class Batches:
-    """One run over batches. `drive` sees it through."""
+    """One run over batches. `drive` sees it through; `aside` is how the canary asks, online."""
 
     def __init__(
-        self, wanted: Plan, teacher: BatchTeacher, courier: Courier, log: BatchLog, rules: BatchRules
+        self, teacher: BatchTeacher, outbox: Outbox, aside: Aside, log: BatchLog, rules: BatchRules
     ) -> None:
-        self.wanted, self.teacher, self.courier = wanted, teacher, courier
-        self.log, self.rules = log, rules
+        self.teacher, self.outbox, self._aside = teacher, outbox, aside
+        self.wanted, self.courier = outbox.wanted, outbox.courier
+        self.log, self.rules, courier = log, rules, outbox.courier
         self.ledger, self.budget, self.progress = courier.ledger, courier.budget, courier.progress
-        self._plan = artifact.key_of("plan", wanted.config(), {})
+        self._plan = artifact.key_of("plan", self.wanted.config(), {})
         self._out: dict[int, Batch] = {}
         self._at_once, self._most = rules.at_once, rules.requests  # may shrink where the provider wants less
-        self._again: set[bytes] = set()  # requests that go into another batch
         self._tried: Counter[bytes] = Counter()  # batches that a request was in without coming to an answer
 
-    async def drive(self, jobs: Iterator[Job]) -> None:
-        """Submit `jobs` and whatever has to go once more, and take in all answers, or until the run stops."""
+    async def drive(self) -> None:
+        """Submit what is open and whatever has to go once more, and take in all answers, or until the run
+        stops."""
         wait = self.rules.poll_s
         try:
             await self._find_again()
-            job = next(jobs, None)
             while not self.courier.stopping:
-                while job is not None and len(self._out) < self._at_once and self._affordable(job):
-                    job = await self._submit(job, jobs)
-                    wait = self.rules.poll_s
-                    if self.courier.stopping:
+                while len(self._out) < self._at_once and self.outbox.ready():
+                    if not await self.outbox.start(self._aside):
                         break
+                    await self._submit()
+                    wait = self.rules.poll_s
                 if not self._out:
-                    if job is not None:
-                        self._out_of_means(job)
+                    if not await self.outbox.more():
                         break
-                    jobs = self._once_more()
-                    if (job := next(jobs, None)) is None:
-                        return
-                    continue
-                if await self._collect():
+                    if not self._at_once:
+                        todo = "run again without at_once=0"
+                        self.courier.stop(Stopped("requests are still to be sent", todo=todo))
+                elif await self._collect():
                     wait = self.rules.poll_s
-                    continue
-                await self.courier._pause(wait)
-                wait = min(self.rules.poll_cap_s, wait * 1.5)
+                else:
+                    await self.courier.pause(wait)
+                    wait = min(self.rules.poll_cap_s, wait * 1.5)
         except (BusyError, UnavailableError) as error:
             todo = "run the same command again: batches that are out go on"
             self.courier.stop(
@@ -157,46 +195,16 @@ class Batches:
                 purse.reserved_usd += one.worst_usd
                 purse.out += 1
 
-    def _once_more(self) -> Iterator[Job]:
-        again, self._again = self._again, set()
-        if again:
-            self.courier.look_back = True  # to the remedies that were taken
-            for jobs in self.wanted.jobs():
-                yield from (job for job in jobs if job.key in again)
-
-    def _affordable(self, job: Job) -> bool:
-        worst, source = self.courier.put(job)[1], job.image.source
-        if not self.budget.reserve(worst, source):
-            return self._full(job, worst)  # to be passed over
-        self.budget.settle(worst, 0.0, source)
-        return True
-
-    def _full(self, job: Job, worst: float | None) -> bool:
-        """Whether it is the budget of the image's own source that is spent."""
-        if why := self.budget.source_wall(worst, job.image.source):
-            self.courier.full[job.image.source] = why
-        return job.image.source in self.courier.full
-
-    def _out_of_means(self, job: Job) -> None:
-        if self._at_once == 0:
-            what, todo = "requests are still to be sent", "run again without at_once=0"
-        else:
-            worst = self.courier.put(job)[1] or 0.0
-            spent, limit = self.budget.spent_usd, self.budget.limit_usd or 0.0
-            what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
-            todo = "run again with a higher --budget to go on"
-        self.courier.stop(Stopped(what, todo=todo))
-
-    async def _submit(self, job: Job | None, jobs: Iterator[Job]) -> Job | None:
-        """Fill a file from `job` on, and have a batch made of it; the first job that did not fit in."""
+    async def _submit(self) -> None:
+        """Fill a file, and have a batch made of it."""
         batch = self.log.begin(secrets.token_hex(8), self.teacher.base, self._plan)
         # Without a name: a kill leaves no pixels behind.
         with tempfile.TemporaryFile(dir=self.courier.disk) as file:
-            job = await self._fill(batch, file, job, jobs)
+            await self._fill(batch, file)
             batch = self.log.mark(batch, "filling")
             if not batch.requests or self.courier.stopping:
                 await self._drop(batch, "the run stopped before the batch was made")
-                return job
+                return
             batch = self.log.mark(batch, "recorded")
             try:
                 name = f"sharecap-{batch.tag}.jsonl"
@@ -212,45 +220,39 @@ class Batches:
             raise
         self._out[batch.id] = self.log.mark(batch, "created", batch_id=made.id)
         self.courier.requests += batch.requests
-        return job
 
-    async def _fill(self, batch: Batch, file: IO[bytes], job: Job | None, jobs: Iterator[Job]) -> Job | None:
+    async def _fill(self, batch: Batch, file: IO[bytes]) -> None:
         """Write lines until the file is full, the money is out or there are no more jobs."""
         count = size = 0
         piece: list[Booked] = []
-        while job is not None and count < self._most and not self.courier.stopping:
-            request, worst, steps = self.courier.put(job)
-            if not self.budget.reserve(worst, job.image.source):
-                if not self._full(job, worst):
-                    break
-                job = next(jobs, None)
-                continue
+        while count < self._most and not self.courier.stopping:
+            if (leaving := self.outbox.take()) is None:
+                break
+            job, worst = leaving.job, leaving.worst_usd
             outcome: SharecapError | None = None
             try:
-                line = await asyncio.to_thread(self.teacher.line, job.key.hex(), request)
+                line = await asyncio.to_thread(self.teacher.line, job.key.hex(), leaving.request)
                 if len(line) > self.rules.bytes:
                     outcome = RejectedError("larger than a batch's file may be")
             except ImageError as error:
                 outcome = error
             if outcome is None and size + len(line) > self.rules.bytes:
-                self.budget.settle(worst, 0.0, job.image.source)
+                self.outbox.give_back(leaving)
                 break
             if outcome is None:
                 file.write(line)
                 count, size = count + 1, size + len(line)
-                piece.append(Booked(job, worst, tuple(steps)))
+                piece.append(Booked(job, worst, leaving.steps))
             else:
-                await self.ledger.sent(
-                    job.key, job.image.id, self.wanted.captioner.name, job.prompt.id, worst
-                )
-                await self.courier.take(job, worst, outcome, steps, more_tries=False)
+                name, steps = self.wanted.captioner.name, list(leaving.steps)
+                await self.ledger.sent(job.key, job.image.id, name, job.prompt.id, worst)
+                if await self.courier.take(job, worst, outcome, steps, more_tries=False):
+                    self.outbox.again(job, steps)
             if len(piece) == PIECE:
                 await self._record(batch, piece)
                 piece = []
-            job = next(jobs, None)
         await self._record(batch, piece)
         file.flush()
-        return job
 
     async def _record(self, batch: Batch, piece: Sequence[Booked]) -> None:
         """Into the log, then into the ledger: what is in the ledger as `in_batch` always has its batch."""
@@ -287,7 +289,7 @@ class Batches:
             waiting = self._waiting(booked)
             for one in waiting:
                 self.budget.settle(one.worst_usd, 0.0, one.job.image.source)
-                self._again.add(one.job.key)
+                self.outbox.again(one.job, list(one.steps))
             await asyncio.gather(*(self.ledger.failed(one.job.key, "not_submitted", why) for one in waiting))
         self.log.mark(batch, "dropped")
         if batch.file_id:
@@ -367,14 +369,14 @@ class Batches:
             for booked in self.log.jobs(batch, list(outcomes)):
                 waiting = self._waiting(booked)
                 await asyncio.gather(*(self._book(one, outcomes[one.job.key]) for one in waiting))
+            await self.outbox.between(self._aside)
 
     async def _book(self, one: Booked, outcome: Answer | TeacherError) -> None:
         key, steps = one.job.key, list(one.steps)
         more = self._tried[key] + 1 < self.rules.tries
         if await self.courier.take(one.job, one.worst_usd, outcome, steps, more_tries=more):
-            if not isinstance(outcome, Answer):
-                self._tried[key] += 1
-            self._again.add(key)
+            self._tried[key] += isinstance(outcome, BusyError | UnavailableError)
+            self.outbox.again(one.job, steps)
 
     def _waiting(self, booked: Sequence[Booked]) -> list[Booked]:
         """Those of the requests whose outcome is still to be booked."""
@@ -396,7 +398,7 @@ class Batches:
                 busy = isinstance(error, BusyError)
                 if failures >= (patience.busy_tries if busy else patience.tries) or self.courier.stopping:
                     raise
-                wait = self.courier._backoff(failures)
+                wait = self.courier.backoff(failures)
                 if isinstance(error, BusyError) and error.retry_after_s is not None:
                     wait = min(error.retry_after_s, patience.retry_after_cap_s)
-                await self.courier._pause(wait)
+                await self.courier.pause(wait)

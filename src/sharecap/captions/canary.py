@@ -2,16 +2,19 @@
 
 Two answers about one picture must be more alike than answers about two. Where they aren't, the words come
 from the prompt alone and the run stops. The canary's answers are booked and paid, and must never be captions.
+Online it listens to every caption (`saw`). Where requests go out by files or rounds it sings before the first
+(`start`), and `between` them.
 """
 
 import asyncio
 import hashlib
 import re
-import secrets
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image as Picture
@@ -31,13 +34,17 @@ BLIND = "blind"
 SAYS = "the model does not seem to see the images"
 
 ASKED = 3
-"""Requests of one probe: the same picture, a blank one, another one."""
+"""Requests of one probe: the same picture, a blank one, another one. Without a caption it takes one more."""
 
-MOST_CONDEMNED = 20_000
+MOST_CONDEMNED = 100_000
 """Captions since the last good probe that are kept in mind, and are failures if the next one is bad."""
 
-Aside = Callable[[Request, bytes, str], Awaitable[str | None]]
-"""Sends a request beside the run's own (key, prompt id) and books it; its words, None if there are none."""
+Aside = Callable[[Sequence[Request]], Awaitable[Sequence[str | RejectedError | None] | None]]
+"""Sends requests beside the run's own and books them; of each its words, the rejection, or None for neither.
+None for all: there is no money for them just now."""
+
+Case = tuple[Job, str | None]
+"""What is probed: a request, and the caption that it brought, if it was sent already."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,12 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-def is_worth_it(open_requests: int, rules: Rules = DEFAULT_RULES) -> bool:
-    """The start's probes are at most `share` of the requests that are still to be sent (120 by default)."""
-    return rules.probes * ASKED <= rules.share * open_requests
+def is_worth_it(open_requests: int, rules: Rules = DEFAULT_RULES, *, asked: int = ASKED) -> bool:
+    """The start's probes are at most `share` of the requests that are still to be sent (120 by default).
+
+    `asked` is what one of them takes: one more where it has no caption (and 160 requests are the least).
+    """
+    return rules.probes * asked <= rules.share * open_requests
 
 
 def alikeness(a: str, b: str) -> float:
@@ -126,57 +136,116 @@ class Canary:
         self._out = 0
         self._blind = False
         self._since: list[bytes] = []  # keys of captions since the last good judgement
+        self._newest: deque[Case] = deque(maxlen=max(rules.probes, rules.window))
         self._lock = asyncio.Lock()
+
+    @property
+    def blank(self) -> Image:
+        """The grey picture."""
+        return self._blank
+
+    @property
+    def booked_as(self) -> str:
+        """The prompt id of its requests in the ledger."""
+        return canary_id(self.tag)
+
+    @property
+    def is_silent(self) -> bool:
+        """It sings no more: the model is blind, or the probes were not answered."""
+        return self._blind or self.unanswered >= self.rules.tries
+
+    @property
+    def due_first(self) -> int:
+        """Probes that are lacking before anything can be said of the model."""
+        return 0 if self.is_silent else max(0, self.rules.probes - len(self.probes) - self._out)
+
+    @property
+    def due(self) -> int:
+        """Probes that it is time for."""
+        if self.is_silent:
+            return 0
+        return max(self.due_first, min(self._captions // self.rules.every, self.rules.window))
+
+    async def heard(self, job: Job, text: str) -> None:
+        """Count a caption."""
+        if self._blind:  # it was on its way when the others were condemned
+            await self._ledger.condemn([job.key], BLIND, SAYS)
+            return
+        self._captions += 1
+        self._newest.append((job, text))
+        if len(self._since) < MOST_CONDEMNED:
+            self._since.append(job.key)
 
     async def saw(self, aside: Aside, job: Job, text: str) -> Stopped | None:
         """Count a caption; probe its request if it is time."""
-        if self._blind:  # it was on its way when the others were condemned
-            await self._ledger.condemn([job.key], BLIND, SAYS)
-            return None
-        self._captions += 1
-        if len(self._since) < MOST_CONDEMNED:
-            self._since.append(job.key)
-        at_start = len(self.probes) + self._out < self.rules.probes
-        if self.unanswered >= self.rules.tries or not (at_start or self._captions >= self.rules.every):
-            return None
-        self._captions = 0
-        self._out += 1
+        await self.heard(job, text)
+        return await self._probe(aside, [(job, text)]) if self.due else None
+
+    async def start(self, aside: Aside, jobs: Iterable[Job]) -> Stopped | None:
+        """Before anything is sent: probe by these requests, without their captions, if it is time."""
+        cases: list[Case] = [(job, None) for job in islice(jobs, self.due_first)]
+        return await self._probe(aside, cases) if cases else None
+
+    async def between(self, aside: Aside) -> Stopped | None:
+        """Probe by the newest captions that were heard of, if it is time."""
+        cases = list(self._newest)[-self.due :] if self.due else []
+        return await self._probe(aside, cases) if cases else None
+
+    async def _probe(self, aside: Aside, cases: Sequence[Case]) -> Stopped | None:
+        """Ask for all cases at once, and judge by them all: a song that ends badly clears nobody."""
+        captions, self._captions = self._captions, 0
+        self._out += len(cases)
         try:
-            outcome = await self._probe(aside, job, text)
-            if outcome is None:
-                self.unanswered += 1
+            requests = [self._requests(case) for case in cases]
+            said = await self._said(aside, [request for some in requests for request in some])
+            if said is None:
+                self._captions += captions  # it stays due
                 return None
-            return await self._judge(outcome, job, text)
+            words, answered = iter(said), list[tuple[Job, list[str]]]()
+            for (job, text), some in zip(cases, requests, strict=True):
+                answers = [text, *(next(words) for _ in some)]
+                heard = [answer for answer in answers if answer is not None]
+                if len(heard) <= ASKED:
+                    self.unanswered += 1
+                else:
+                    answered.append((job, heard))
+            return await self._judge(answered) if answered else None
         finally:
-            self._out -= 1
+            self._out -= len(cases)
 
-    async def _probe(self, aside: Aside, job: Job, text: str) -> tuple[float, float, str] | None:
-        """(alikeness of one picture's answers, across pictures, words about the blank picture)."""
-        other = self._others(job.image)
-        if other is None:
+    def _requests(self, case: Case) -> list[Request]:
+        """The same picture (twice, where there is no caption yet), a blank one, another one."""
+        job, text = case
+        if (other := self._others(job.image)) is None:
+            return []
+        put = [Request(one, job.prompt.text, self._sampling) for one in (job.image, self._blank, other)]
+        return put if text is not None else [Request(job.image, job.prompt.text, self._own_sampling), *put]
+
+    async def _said(self, aside: Aside, requests: Sequence[Request]) -> list[str | None] | None:
+        """The words of the answers; None for all where there was no money to ask."""
+        if (said := await aside(requests)) is None:
             return None
-        pictures = (job.image, self._blank, other)
-        control, blank, swapped = await asyncio.gather(*(self._said(aside, job, one) for one in pictures))
-        if control is None or blank is None or swapped is None:
-            return None
-        apart = [alikeness(one, another) for one in (text, control) for another in (blank, swapped)]
-        return alikeness(text, control), sum(apart) / len(apart), blank
+        own = self._own_sampling
+        cold = [
+            n for n, one in enumerate(said) if isinstance(one, RejectedError) and requests[n].sampling != own
+        ]
+        words = [None if isinstance(one, RejectedError) else one for one in said]
+        if cold:
+            self._sampling = own  # some servers take no temperature
+            more = await aside([replace(requests[n], sampling=own) for n in cold]) or []
+            for n, one in zip(cold, more, strict=False):
+                words[n] = None if isinstance(one, RejectedError) else one
+        return words
 
-    async def _said(self, aside: Aside, job: Job, image: Image) -> str | None:
-        for sampling in dict.fromkeys((self._sampling, self._own_sampling)):
-            key = hashlib.sha256(b"canary" + secrets.token_bytes(16) + job.key).digest()
-            try:
-                return await aside(Request(image, job.prompt.text, sampling), key, canary_id(self.tag))
-            except RejectedError:
-                self._sampling = self._own_sampling  # some servers take no temperature
-        return None
-
-    async def _judge(self, outcome: tuple[float, float, str], job: Job, text: str) -> Stopped | None:
+    async def _judge(self, answered: Sequence[tuple[Job, Sequence[str]]]) -> Stopped | None:
+        """By two answers about each picture, one about the blank one and one about another."""
         async with self._lock:
-            alike, apart, blank = outcome
-            await self._ledger.probed(self.tag, alike, apart)
-            self.made += 1
-            self.probes = [*self.probes, (alike, apart)][-self.rules.window :]
+            for job, (text, control, blank, swapped) in answered:  # noqa: B007  (the last is the example)
+                between = [alikeness(one, another) for one in (text, control) for another in (blank, swapped)]
+                probe = alikeness(text, control), sum(between) / len(between)
+                await self._ledger.probed(self.tag, *probe)
+                self.made += 1
+                self.probes = [*self.probes, probe][-self.rules.window :]
             if len(self.probes) < self.rules.probes:
                 return None
             if not is_blind(self.probes, self.rules):

@@ -11,14 +11,16 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from sharecap.captions.batch_log import Booked
+from sharecap.captions.asides import Asides
+from sharecap.captions.canary import blank_image
 from sharecap.captions.captioner import (
     Answer,
     BusyError,
@@ -31,14 +33,12 @@ from sharecap.captions.captioner import (
     UnavailableError,
 )
 from sharecap.captions.courier import Courier
-from sharecap.captions.plan import Job, Plan
+from sharecap.captions.outbox import Engine, Leaving, Outbox
+from sharecap.captions.plan import Plan, Survey
 from sharecap.captions.teachers.open import open_teacher
-from sharecap.errors import SharecapError, Stopped, UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError
 from sharecap.records import Image, Usage
-
-if TYPE_CHECKING:
-    from sharecap.captions.run import Engine
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
@@ -81,7 +81,7 @@ class RayRules:
         return rules
 
 
-def open_engine(spec: str, teacher: str, *, timeout_s: float = 300.0) -> "Engine":
+def open_engine(spec: str, teacher: str, *, timeout_s: float = 300.0) -> Engine:
     """The engine that "ray" or "ray:workers=8,gpus=1" names; `teacher` is opened in every worker.
 
     Joins the cluster that RAY_ADDRESS names, or starts one on this machine.
@@ -112,8 +112,13 @@ def open_engine(spec: str, teacher: str, *, timeout_s: float = 300.0) -> "Engine
         what = f"cannot reach the Ray cluster ({' '.join(str(error).split())[:300]})"
         raise SharecapError(what, todo="check RAY_ADDRESS, or unset it to work on this machine") from None
 
-    async def engine(courier: Courier, jobs: Iterator[Job], wanted: Plan) -> None:
-        await _Rounds(courier, wanted, teacher, rules, timeout_s).drive(jobs)
+    async def engine(courier: Courier, wanted: Plan, asked: Survey) -> None:
+        outbox = Outbox(courier, wanted, asked)
+        try:
+            await _Rounds(outbox, teacher, rules, timeout_s).drive()
+            await outbox.seconds.finish()
+        finally:
+            await outbox.seconds.leave()
 
     return engine
 
@@ -127,8 +132,9 @@ class Worker:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Columns `key` and `request` in, `key` and `outcome` out."""
-        requests = [_request_of(text) for text in table.column("request").to_pylist()]
-        outcomes = self._loop.run_until_complete(self._answer_all(requests))
+        with blank_image() as blank:
+            requests = [_request_of(text, blank) for text in table.column("request").to_pylist()]
+            outcomes = self._loop.run_until_complete(self._answer_all(requests))
         return pa.table({"key": table.column("key"), "outcome": [_packed(o) for o in outcomes]})
 
     async def _answer_all(self, requests: Sequence[Request]) -> list[Answer | SharecapError]:
@@ -144,53 +150,31 @@ class Worker:
 class _Rounds:
     """The driver's side."""
 
-    def __init__(
-        self, courier: Courier, wanted: Plan, teacher: str, rules: RayRules, timeout_s: float
-    ) -> None:
-        self.courier, self.wanted, self.teacher = courier, wanted, teacher
+    def __init__(self, outbox: Outbox, teacher: str, rules: RayRules, timeout_s: float) -> None:
+        self.outbox, self.courier, self.teacher = outbox, outbox.courier, teacher
         self.rules, self.timeout_s = rules, timeout_s
-        self._again: set[bytes] = set()
+        self._aside = Asides(self.courier, self._sing, self.courier.budget.price)
         self._tried: dict[bytes, int] = {}
+        self._lost: BaseException | None = None  # what went wrong in the newest round
 
-    async def drive(self, jobs: Iterator[Job]) -> None:
-        """Rounds until there are no more jobs, or the run stops."""
+    async def drive(self) -> None:
+        """Rounds until there are no more jobs, or the run stops; the canary sings before the first one and
+        between them."""
         while not self.courier.stopping:
-            booked, rows = await self._book(jobs)
-            if not booked:
-                if self._stuck or not self._again:
-                    return
-                again, self._again = self._again, set()
-                self.courier.look_back = True  # to the remedies that were taken
-                jobs = (job for some in self.wanted.jobs() for job in some if job.key in again)
-                continue
-            await self._round(booked, rows)
+            if not self.outbox.ready() and not await self.outbox.more():
+                return
+            if not await self.outbox.start(self._aside):
+                await self.outbox.seconds.finish()  # which have the money that the canary needs
+            elif booked := await self._book():
+                await self._round(booked)
+                await self.outbox.between(self._aside)
 
-    async def _book(self, jobs: Iterator[Job]) -> tuple[dict[bytes, Booked], list[dict[str, Any]]]:
+    async def _book(self) -> dict[bytes, Leaving]:
         """Take jobs for a round, as many as money allows, and have them on disk as sent."""
-        courier, budget = self.courier, self.courier.budget
-        booked: dict[bytes, Booked] = {}
-        rows: list[dict[str, Any]] = []
-        self._stuck = False
-        for job in jobs:
-            request, worst, steps = courier.put(job)
-            if not budget.reserve(worst, job.image.source):
-                if why := budget.source_wall(worst, job.image.source):
-                    courier.full[job.image.source] = why
-                if job.image.source in courier.full:
-                    continue
-                self._again.add(job.key)  # it was taken off the list
-                if not booked:
-                    limit = budget.limit_usd or 0.0
-                    what = f"budget of ${limit:g} reached: ${budget.spent_usd:.4f} spent"
-                    todo = "run again with a higher --budget to go on"
-                    courier.stop(Stopped(f"{what}, the next can cost ${worst or 0.0:.4f}", todo=todo))
-                    self._stuck = True
-                break
-            booked[job.key] = Booked(job, worst, tuple(steps))
-            rows.append({"key": job.key, "request": _packed_request(request)})
-            if len(booked) == self.rules.round:
-                break
-        name = self.wanted.captioner.name
+        courier, booked = self.courier, dict[bytes, Leaving]()
+        while len(booked) < self.rules.round and (leaving := self.outbox.take()):
+            booked[leaving.job.key] = leaving
+        name = self.outbox.wanted.captioner.name
         await asyncio.gather(
             *(
                 courier.ledger.sent(one.job.key, one.job.image.id, name, one.job.prompt.id, one.worst_usd)
@@ -198,38 +182,66 @@ class _Rounds:
             )
         )
         courier.requests += len(booked)
-        return booked, rows
+        return booked
 
-    async def _round(self, booked: dict[bytes, Booked], rows: list[dict[str, Any]]) -> None:
+    async def _round(self, booked: dict[bytes, Leaving]) -> None:
         """Send a round out, book what comes back, and what doesn't."""
+        sent = len(booked)
+        rows = [{"key": key, "request": _packed_request(one.request)} for key, one in booked.items()]
+        async with aclosing(self._answers(rows)) as answers:
+            async for outcomes in answers:
+                here = [(booked.pop(key), outcome) for key, outcome in outcomes.items() if key in booked]
+                await asyncio.gather(*(self._take(one, outcome) for one, outcome in here))
+        for one in booked.values():
+            await self._take(one, self._gone())
+        if self._lost and not self.courier.stopping and len(booked) == sent:
+            self.courier.stop(SharecapError(f"the cluster answers nothing: {_words(self._lost)}"))
+
+    async def _sing(self, requests: Mapping[bytes, Request]) -> dict[bytes, Answer | SharecapError]:
+        """A small round of the canary's requests: the workers' captioner is the one that must see."""
+        canary, outcomes = self.courier.canary, dict[bytes, Answer | SharecapError]()
+        rows = [
+            {
+                "key": key,
+                "request": _packed_request(one, is_blank=canary is not None and one.image == canary.blank),
+            }
+            for key, one in requests.items()
+        ]
+        async with aclosing(self._answers(rows)) as answers:
+            async for some in answers:
+                outcomes |= some
+        return {key: self._gone() for key in requests} | outcomes
+
+    def _gone(self) -> UnavailableError:
+        """What became of a request that no worker brought back."""
+        words = _words(self._lost) if self._lost else "a worker died, or the run stopped"
+        paid = not self.teacher.startswith("local:")
+        return UnavailableError("dropped", f"no answer came back ({words})", maybe_billed=paid)
+
+    async def _answers(
+        self, rows: list[dict[str, Any]]
+    ) -> AsyncGenerator[dict[bytes, Answer | SharecapError]]:
+        """The outcomes of a round by key, block by block, until all are there or the run stops."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[pa.Table | BaseException | None]()
         leave = threading.Event()
 
         def tell(what: pa.Table | BaseException | None) -> None:
             loop.call_soon_threadsafe(arrived.put_nowait, what)
 
+        self._lost = None
         stream = threading.Thread(target=self._stream, args=(rows, tell, leave), daemon=True)
         stream.start()
-        lost: BaseException | None = None
         try:
             while (table := await arrived.get()) is not None:
                 if isinstance(table, BaseException):
-                    lost = table
+                    self._lost = table
                     continue
-                pairs = zip(table.column("key").to_pylist(), table.column("outcome").to_pylist(), strict=True)
-                here = [(booked.pop(key), outcome) for key, outcome in pairs if key in booked]
-                await asyncio.gather(*(self._take(one, _unpacked(outcome)) for one, outcome in here))
+                texts = table.column("outcome").to_pylist()
+                yield dict(zip(table.column("key").to_pylist(), map(_unpacked, texts), strict=True))
                 if self.courier.stopping:
                     leave.set()
         finally:
             leave.set()
-        words = " ".join(str(lost).split())[:300] if lost else "a worker died, or the run stopped"
-        paid = not self.teacher.startswith("local:")
-        gone = UnavailableError("dropped", f"no answer came back ({words})", maybe_billed=paid)
-        for one in booked.values():
-            await self._take(one, gone)
-        if lost and not self.courier.stopping and len(booked) == len(rows):
-            self.courier.stop(SharecapError(f"the cluster answers nothing: {words}"))
 
     def _stream(self, rows: list[dict[str, Any]], tell: Any, leave: threading.Event) -> None:
         """In a thread of its own: have Ray Data work on the rows, and tell of every table that comes back."""
@@ -243,13 +255,17 @@ class _Rounds:
         finally:
             tell(None)
 
-    async def _take(self, one: Booked, outcome: Answer | SharecapError) -> None:
+    async def _take(self, one: Leaving, outcome: Answer | SharecapError) -> None:
         key, steps = one.job.key, list(one.steps)
-        tried = self._tried.get(key, 0) + (not isinstance(outcome, Answer))
+        tried = self._tried.get(key, 0) + isinstance(outcome, BusyError | UnavailableError)
         more = tried < self.rules.tries and not self.courier.stopping
         if await self.courier.take(one.job, one.worst_usd, outcome, steps, more_tries=more):
-            self._again.add(key)
+            self.outbox.again(one.job, steps)
             self._tried[key] = tried
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _dataset(
@@ -282,19 +298,21 @@ def _dataset(
     return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
 
 
-def _packed_request(request: Request) -> str:
+def _packed_request(request: Request, *, is_blank: bool = False) -> str:
+    """As JSON. The canary's grey picture lies on no other node: each worker has its own."""
     return json.dumps(
         {
-            "image": asdict(request.image),
+            "image": None if is_blank else asdict(request.image),
             "prompt": request.prompt,
             "sampling": asdict(request.sampling),
         }
     )
 
 
-def _request_of(text: str) -> Request:
+def _request_of(text: str, blank: Image) -> Request:
     fields = json.loads(text)
-    return Request(Image(**fields["image"]), fields["prompt"], Sampling(**fields["sampling"]))
+    image = Image(**fields["image"]) if fields["image"] else blank
+    return Request(image, fields["prompt"], Sampling(**fields["sampling"]))
 
 
 def _packed(outcome: Answer | SharecapError) -> str:

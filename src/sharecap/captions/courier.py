@@ -6,13 +6,16 @@ A failure's class decides what happens: wait, ask again, give up on the image, o
 
 import asyncio
 import contextlib
+import hashlib
 import random
+import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sharecap.captions.books import Books, kind_of
 from sharecap.captions.canary import Canary
 from sharecap.captions.captioner import (
     Answer,
@@ -37,7 +40,6 @@ from sharecap.images.dataset import free_bytes
 from sharecap.images.decode import ImageError
 from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
-from sharecap.records import Usage
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Courier:
 
     def __post_init__(self) -> None:
         self.budget.changed = self._changed.set
+        self.books = Books(self.ledger, self.budget)
 
     async def work(self, jobs: Iterator[Job]) -> None:
         """One worker: take jobs until there are none, or the run stops."""
@@ -130,9 +133,9 @@ class Courier:
         self._stop.set()
         self._changed.set()
 
-    async def carry(self, job: Job) -> None:
-        """See one job through."""
-        errand = Errand(job, self._steps_before(job))
+    async def carry(self, job: Job, steps: Sequence[str] | None = None) -> None:
+        """See one job through; `steps` are the remedies so far where the caller knows them."""
+        errand = Errand(job, self._steps_before(job) if steps is None else list(steps))
         while await self._attempt(errand):
             pass
 
@@ -150,8 +153,8 @@ class Courier:
         try:
             answer = await self._ask(captioner, request, ticket)
         except ImageError as error:
-            await self._book_unpaid(job, worst, f"image_{error.reason}", error)
-            self._finish(f"image_{error.reason}")
+            await self.books.unpaid(job, worst, kind_of(error), error)
+            self._finish(kind_of(error))
             return False
         except TeacherError as error:
             return await self._missed(errand, worst, ticket, error)
@@ -162,7 +165,7 @@ class Courier:
             return True
         await self._book_answer(job, worst, answer, kind, steps=errand.steps, ask=ask)
         self._judge(kind, job, answer.text)
-        if self.canary and kind is None:
+        if self.canary and kind is None and not self._by_second(ask):
             self.stop_if(await self.canary.saw(self._aside, job, answer.text))
         return False
 
@@ -172,7 +175,7 @@ class Courier:
         ask = ask_after(steps)
         if isinstance(error, UnavailableError):
             errand.tries += 1
-            await self._book_unavailable(job, worst, error)
+            await self.books.unavailable(job, worst, error)
             if error.overloaded:
                 self.pace.overloaded(ticket, 0.0)
             # An address that never answered is more likely wrong than tired.
@@ -181,19 +184,11 @@ class Courier:
             if errand.tries >= (enough if error.kind == "unreachable" else self.patience.tries):
                 self._give_up(error, ask)
                 return False
-            await self._pause(self._backoff(errand.tries))
+            await self.pause(self.backoff(errand.tries))
             return True
         if isinstance(error, RejectedError):
-            # A server may not take what a remedy asks for; the failure that called for it stands.
-            kind = steps[-1].partition(":")[0] if steps and error.kind == "rejected" else error.kind
-            if step := self._following(kind, steps):
-                steps.append(step)
-                await self._book_unpaid(job, worst, PENDING + kind, error, self._how(job, steps))
-                return True
-            await self._book_unpaid(job, worst, kind, error)
-            self._judge(kind, job, str(error))
-            return False
-        await self._book_unpaid(job, worst, error.kind, error)
+            return await self._rejected(job, worst, steps, error)
+        await self.books.unpaid(job, worst, error.kind, error)
         if isinstance(error, BusyError):
             errand.busy += 1
             if errand.busy < self.patience.busy_tries:
@@ -202,7 +197,19 @@ class Courier:
             self._give_up(error, ask)
         else:
             assert isinstance(error, FatalError), error
-            self.stop(self._of_second(error) if self._is_second(ask) else error)
+            self.stop(self._of_second(error) if self._by_second(ask) else error)
+        return False
+
+    async def _rejected(self, job: Job, worst: float | None, steps: list[str], error: RejectedError) -> bool:
+        """Book that it will not be answered as it was put. True: once more, by the step added to `steps`."""
+        # A server may not take what a remedy asks for; the failure that called for it stands.
+        kind = steps[-1].partition(":")[0] if steps and error.kind == "rejected" else error.kind
+        if step := self._following(kind, steps):
+            steps.append(step)
+            await self.books.unpaid(job, worst, PENDING + kind, error, self._how(job, steps))
+            return True
+        await self.books.unpaid(job, worst, kind, error)
+        self._judge(kind, job, str(error))
         return False
 
     def put(self, job: Job) -> tuple[Request, float | None, list[str]]:
@@ -226,7 +233,6 @@ class Courier:
         True if it is to go out once more, which is up to the caller: because it came to no answer and there
         are `more_tries`, or because a remedy follows, which is added to the `steps` taken.
         """
-        kind: str | None = None
         if isinstance(outcome, Answer):
             ask = ask_after(steps)
             kind = verdict(outcome, self._put(job, ask).prompt)
@@ -236,22 +242,32 @@ class Courier:
                 return True
             await self._book_answer(job, worst, outcome, kind, steps=steps, ask=ask)
             self._judge(kind, job, outcome.text)
+            if self.canary and kind is None:
+                await self.canary.heard(job, outcome.text)
             return False
+        if isinstance(outcome, RejectedError):
+            return await self._rejected(job, worst, steps, outcome)
         if isinstance(outcome, UnavailableError):
-            await self._book_unavailable(job, worst, outcome)
+            await self.books.unavailable(job, worst, outcome)
         else:
-            kind = f"image_{outcome.reason}" if isinstance(outcome, ImageError) else "error"
-            kind = outcome.kind if isinstance(outcome, TeacherError) else kind
-            await self._book_unpaid(job, worst, kind, outcome)
+            await self.books.unpaid(job, worst, kind_of(outcome), outcome)
         if isinstance(outcome, BusyError | UnavailableError) and more_tries:
             return True
         if isinstance(outcome, FatalError):
             self.stop(outcome)
-        elif isinstance(outcome, RejectedError):
-            self._judge(outcome.kind, job, str(outcome))
         else:
-            self._finish(outcome.kind if isinstance(outcome, TeacherError) else kind)
+            self._finish(kind_of(outcome))
         return False
+
+    def is_for_second(self, steps: Sequence[str]) -> bool:
+        """After these steps the second teacher is asked, which is done here and never by another way."""
+        return self._by_second(ask_after(steps))
+
+    def out_of_money(self, worst: float | None) -> None:
+        """Stop at the budget: nothing is out that could bring money back."""
+        spent, limit = self.budget.spent_usd, self.budget.limit_usd or 0.0
+        what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst or 0.0:.4f}"
+        self.stop(Stopped(what, todo="run again with a higher --budget to go on"))
 
     def ended(self) -> SharecapError | None:
         """Why the run did not come to its end, if it didn't."""
@@ -273,14 +289,15 @@ class Courier:
     def _following(self, kind: str | None, steps: list[str]) -> str | None:
         return following(kind, steps, has_second=self.second is not None, redraws=self.patience.redraws)
 
-    def _is_second(self, ask: Ask) -> bool:
+    def _by_second(self, ask: Ask) -> bool:
+        # Without a second teacher the first is asked what an earlier run meant for the second.
         return ask.second and self.second is not None
 
     def _asked(self, ask: Ask) -> Captioner:
         return self.second if ask.second and self.second else self.captioner
 
     def _standing(self, ask: Ask) -> Standing:
-        return self._second if self._is_second(ask) else self._first
+        return self._second if self._by_second(ask) else self._first
 
     def _of_second(self, error: FatalError) -> FatalError:
         """The same, said of the second teacher: the user has to know which address and key is meant."""
@@ -296,7 +313,7 @@ class Courier:
         bound = job.bound
         if ask != Ask():
             bound = worst_case(job.image, request.prompt, request.sampling.max_tokens, job.image_tokens)
-        return self.budget.worst(bound, second=ask.second)
+        return self.budget.worst(bound, second=self._by_second(ask))
 
     def _how(self, job: Job, steps: list[str], ask: Ask | None = None) -> How | None:
         """Who gave the last answer to what, where it wasn't the first; also to take back what stood there."""
@@ -314,7 +331,7 @@ class Courier:
                 await self._change()
                 continue
             if wait > 0:
-                await self._pause(wait)
+                await self.pause(wait)
                 continue
             self._passed += 1
             if self._passed % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
@@ -327,9 +344,7 @@ class Courier:
                 self.full[source] = why
                 continue
             if self.budget.out == 0:
-                spent, limit = self.budget.spent_usd, self.budget.limit_usd
-                what = f"budget of ${limit:g} reached: ${spent:.4f} spent, the next can cost ${worst:.4f}"
-                self.stop(Stopped(what, todo="run again with a higher --budget to go on"))
+                self.out_of_money(worst)
                 continue
             await self._change()  # money on the way comes back when a request settles
         return None
@@ -338,36 +353,28 @@ class Courier:
         self._changed.clear()
         await self._changed.wait()
 
-    async def _aside(self, request: Request, key: bytes, prompt_id: str) -> str | None:
-        """Send a request that is no job's, once, and book it; the answer's words, if there are any.
+    async def _aside(self, requests: Sequence[Request]) -> list[str | RejectedError | None]:
+        """Send the canary's requests, each once, and book them; the words of the answers, where there are."""
+        return list(await asyncio.gather(*(self._aside_one(request) for request in requests)))
 
-        Raises `RejectedError` where the server will not answer it as it is put.
-        """
+    async def _aside_one(self, request: Request) -> str | RejectedError | None:
+        assert self.canary is not None
         bound = worst_case(request.image, request.prompt, request.sampling.max_tokens)
         worst = self.budget.worst(bound)
         ticket = await self._may_send(worst, request.prompt, "")
         if ticket is None:
             return None
-        await self.ledger.sent(key, request.image.id, self.captioner.name, prompt_id, worst)
+        key = aside_key()
+        await self.ledger.sent(key, request.image.id, self.captioner.name, self.canary.booked_as, worst)
         self.requests += 1
+        outcome: Answer | SharecapError
         try:
-            answer = await self._ask(self.captioner, request, ticket)
+            outcome = await self._ask(self.captioner, request, ticket)
         except (TeacherError, ImageError) as error:
-            maybe = worst if isinstance(error, UnavailableError) and error.maybe_billed else None
-            self.budget.settle(worst, maybe)
-            kind = error.kind if isinstance(error, TeacherError) else f"image_{error.reason}"
-            doubtful = maybe is not None
-            await self.ledger.failed(key, kind, error.what, doubtful=doubtful, doubtful_usd=maybe)
-            if isinstance(error, FatalError):
-                self.stop(error)
-            if isinstance(error, RejectedError):
-                raise
-            return None
-        price, usage = self.budget.price, answer.usage or Usage()
-        cost = None if price is None else price.of(answer.usage) if answer.usage else worst
-        self.budget.settle(worst, cost)
-        await self.ledger.done(key, answer.text, answer.finish_reason, usage, cost)
-        return answer.text
+            outcome = error
+        if isinstance(outcome, FatalError):
+            self.stop(outcome)
+        return await self.books.aside(key, worst, outcome, self.budget.price)
 
     async def _ask(self, captioner: Captioner, request: Request, ticket: Ticket) -> Answer:
         """Send it; the pace learns from what comes back."""
@@ -389,46 +396,10 @@ class Courier:
         steps: list[str] | None = None,
         ask: Ask = PLAIN,
     ) -> None:
-        """Settle what the answer cost and put it on disk: as a caption, or as a failure of this `kind`."""
         standing = self._standing(ask)
         standing.answered, standing.given_up = True, 0
-        usage = answer.usage or Usage()
-        price = self.budget.price_for(second=ask.second)
-        rates = (price.prompt_usd, price.completion_usd) if price else (0.0, 0.0)
         how = self._how(job, steps or [], ask)
-        # A server that reports no usage may have used all that it could.
-        cost = None if price is None else price.of(answer.usage) if answer.usage else worst
-        self.budget.learn(job.bound, usage)
-        self.budget.settle(worst, cost, job.image.source)
-        text = answer.text.strip()
-        if kind is None:
-            await self.ledger.done(job.key, text, answer.finish_reason, usage, cost, price=rates, how=how)
-        else:
-            error = answer.refusal or text
-            await self.ledger.failed(
-                job.key,
-                kind,
-                error,
-                usage=usage,
-                cost_usd=cost,
-                text=text,
-                finish_reason=answer.finish_reason,
-                price=rates,
-                how=how,
-            )
-
-    async def _book_unpaid(
-        self, job: Job, worst: float | None, kind: str, error: SharecapError, how: How | None = None
-    ) -> None:
-        self.budget.settle(worst, 0.0, job.image.source)
-        await self.ledger.failed(job.key, kind, error.what, how=how)
-
-    async def _book_unavailable(self, job: Job, worst: float | None, error: UnavailableError) -> None:
-        maybe = worst if error.maybe_billed else 0.0
-        self.budget.settle(worst, maybe, job.image.source)
-        await self.ledger.failed(
-            job.key, error.kind, error.what, doubtful=error.maybe_billed, doubtful_usd=maybe
-        )
+        await self.books.answer(job, worst, answer, kind, second=self._by_second(ask), how=how)
 
     def _finish(self, kind: str | None) -> None:
         if kind is None:
@@ -452,7 +423,7 @@ class Courier:
         standing.given_up += 1
         never = error.kind == "unreachable" and not standing.answered
         if never or standing.given_up >= self.patience.dead_after:
-            who = "the second teacher" if self._is_second(ask) else "the teacher"
+            who = "the second teacher" if self._by_second(ask) else "the teacher"
             todo = "start the server or correct the address" if never else "run the same command again later"
             self.stop(SharecapError(f"{who} doesn't answer: {error.what}", where=error.where, todo=todo))
 
@@ -460,16 +431,21 @@ class Courier:
         """Too many requests: no worker sends before the time that the server named; else this one waits."""
         if error.retry_after_s is None:
             self.pace.overloaded(ticket, 0.0, error.limits)
-            await self._pause(self._backoff(busy))
+            await self.pause(self.backoff(busy))
         else:
             asked = min(error.retry_after_s, self.patience.retry_after_cap_s)
             self.pace.overloaded(ticket, asked + self.rng.uniform(0, self.patience.base_s), error.limits)
 
-    def _backoff(self, failures: int) -> float:
+    def backoff(self, failures: int) -> float:
         wait = min(self.patience.cap_s, self.patience.base_s * 2.0 ** (failures - 1))
         return wait * self.rng.uniform(0.5, 1.5)
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Sleep, unless the run stops."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
+
+
+def aside_key() -> bytes:
+    """Names a request that is no job's: asked anew every time, it never counts as answered before."""
+    return hashlib.sha256(b"canary" + secrets.token_bytes(32)).digest()

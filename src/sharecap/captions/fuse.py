@@ -17,7 +17,8 @@ from sharecap.captions.gates import CANARY
 from sharecap.captions.layer import Missing, derive, open_layer, read_layer, read_missing, side_by_side
 from sharecap.captions.price import Price
 from sharecap.captions.prompts import load_pack
-from sharecap.captions.run import RunReport, run
+from sharecap.captions.run import run
+from sharecap.captions.run_report import RunReport
 from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.endpoint import Endpoint
 from sharecap.captions.teachers.open import open_teacher

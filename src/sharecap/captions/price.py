@@ -162,18 +162,25 @@ class Budget:
 
     def worst(self, usage: Usage, *, second: bool = False) -> float | None:
         """USD of a request's worst case, None without a price."""
-        if (price := self.price_for(second=second)) is None:
+        return self.worst_at(self.price_for(second=second), usage)
+
+    def worst_at(self, price: Price | None, usage: Usage) -> float | None:
+        """The same at another price: a batch's canary is asked online."""
+        if price is None:
             return None
         return price.of(Usage(math.ceil(usage.prompt_tokens * self.overrun), usage.completion_tokens))
+
+    def fits(self, worst_usd: float | None) -> bool:
+        """Whether it fits into the money in all, whatever its source has left."""
+        if worst_usd is None or self.limit_usd is None:
+            return True
+        return self.spent_usd + self.reserved_usd + worst_usd <= self.limit_usd + 1e-12
 
     def reserve(self, worst_usd: float | None, source: str = "") -> bool:
         """Set the money aside if it fits."""
         if worst_usd is None:
             return True
-        if (
-            self.limit_usd is not None
-            and self.spent_usd + self.reserved_usd + worst_usd > self.limit_usd + 1e-12
-        ):
+        if not self.fits(worst_usd):
             return False
         purse, limit = self.sources[source], self.source_limits.get(source)
         if limit is not None and purse.spent_usd + purse.reserved_usd + worst_usd > limit + 1e-12:

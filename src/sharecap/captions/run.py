@@ -11,27 +11,26 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 from sharecap import artifact
-from sharecap.captions.batch_log import NAME as BATCHES
-from sharecap.captions.batch_log import BatchLog
-from sharecap.captions.batches import DEFAULT_RULES, Batches, BatchRules
-from sharecap.captions.canary import BLIND, Canary, blank_image, canary_id, is_worth_it
+from sharecap.captions.batches import DEFAULT_RULES, BatchRules, batch_engine
+from sharecap.captions.canary import ASKED, BLIND, Canary, blank_image, canary_id, is_worth_it
 from sharecap.captions.captioner import DEFAULT_SAMPLING, Captioner, Sampling
 from sharecap.captions.courier import DEFAULT_PATIENCE, Courier, Patience
 from sharecap.captions.gates import CANARY, DEFAULT_THRESHOLDS, Gates, Thresholds
 from sharecap.captions.language_guess import code_of
 from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
-from sharecap.captions.ledger import IN_BATCH, Entry, InFlight, Ledger
+from sharecap.captions.ledger import IN_BATCH, Entry, Ledger
+from sharecap.captions.outbox import Engine
 from sharecap.captions.pace import Pace
-from sharecap.captions.plan import PIECE, Forecast, Job, Plan, Survey, Trail, survey
+from sharecap.captions.plan import PIECE, Job, Plan, Survey, Trail, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
+from sharecap.captions.run_report import RunReport, report_of
 from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.open import open_teacher
 from sharecap.captions.verdict import KINDS
@@ -41,35 +40,6 @@ from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
 from sharecap.records import Caption, Image, Usage
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What the layer holds and what it took. Money is None where no price is known."""
-
-    layer: str
-    path: str
-    images: int
-    captions: int
-    failures: dict[str, int]  # kind -> images without a caption
-    requests: int  # sent in this run; 0: all was there
-    kept: int  # images that earlier runs had settled
-    in_flight: int  # requests that were out when the run before was killed, and may be charged twice
-    in_flight_usd: float | None  # what those can have cost
-    cost_usd: float | None  # of all answers, over all runs
-    doubtful: int  # attempts, over all runs, that may be on the bill though no answer was seen
-    doubtful_usd: float | None  # their worst case
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float  # of this run
-    remedies: dict[str, int] = field(default_factory=dict)  # "KIND:REMEDY" -> requests that took this step
-    rescued: int = 0  # captions that the first answer was not
-    canary_requests: int = 0  # over all runs; their cost is part of the cost
-    canary_usd: float | None = None
-
-
-Engine = Callable[[Courier, Iterator[Job], Plan], Awaitable[None]]
-"""Sees jobs through and books their outcomes by the courier, until there are none or the courier stops."""
 
 
 def plan(
@@ -119,9 +89,10 @@ def run(
     bounds what the layer may cost over all runs; `image_tokens` is the most prompt tokens that one image can
     take; `batch` is for a teacher behind a Batch API; `engine` has requests answered elsewhere than in this
     process (`cluster.py`). `accept` names gates that stop nothing; `second_teacher` is asked what the first
-    refuses; `source_budgets` bound the cost of single sources. `only` stops when so many images are settled,
-    taken from all over the catalog, and seals nothing. Raises `Stopped` at the budget or a gate,
-    `Interrupted` on Ctrl-C, `SharecapError` when the teacher or the disk fails; the same call then goes on.
+    refuses, always by this process; `source_budgets` bound the cost of single sources. `only` stops when so
+    many images are settled, taken from all over the catalog, and seals nothing. Raises `Stopped` at the
+    budget or a gate, `Interrupted` on Ctrl-C, `SharecapError` when the teacher or the disk fails; the same
+    call then goes on.
     """
     if concurrency is not None and concurrency < 1:
         raise UsageError("concurrency must be at least 1", where=concurrency)
@@ -148,11 +119,8 @@ def run(
     _refuse_strangers(wanted.catalog, source_budgets)
     at_once = concurrency or wanted.captioner.concurrency
     if isinstance(wanted.captioner, BatchTeacher):
+        engine = batch_engine(wanted.captioner, batch, price)
         price = budget.price = batch.price(price)
-        engine = _batches(wanted.captioner, batch)
-    if engine is not None and second is not None:
-        then = "leave it out here; then run online with it and --retry-failed"
-        raise UsageError("batches and clusters ask no second teacher", todo=then)
     gates = Gates(thresholds, frozenset(accept), code_of(wanted.pack.language))
     tag = artifact.key_of(KIND, wanted.config(), {})[:16]
     refuse_other_layer(dataset, layer, wanted.config())
@@ -180,10 +148,10 @@ def run(
         progress.failed = before.images - before.open - before.done
         settled = before.images - before.open
         asked = before if only is None else before.spread(max(0, only - settled))
-        sings = CANARY not in gates.accepted and engine is None and is_worth_it(asked.open)
+        sings = CANARY not in gates.accepted and _is_worth_a_canary(before, asked, in_this_process=not engine)
         with progress.shown(), blank_image() as blank:
             requests = _drive(
-                lambda courier: (engine or _workers(at_once))(courier, wanted.open_jobs(asked), wanted),
+                lambda courier: (engine or _workers(at_once))(courier, wanted, asked),
                 lambda: Courier(
                     captioner=wanted.captioner,
                     ledger=ledger,
@@ -206,7 +174,7 @@ def run(
         after = Survey(price=price)  # counted while the layer is written
 
         def report() -> RunReport:
-            return _report(
+            return report_of(
                 wanted,
                 layer,
                 before=before,
@@ -249,6 +217,13 @@ def _rebuild(gates: Gates, trail: Trail, ledger: Ledger) -> None:
         raise why
 
 
+def _is_worth_a_canary(before: Survey, asked: Survey, *, in_this_process: bool) -> bool:
+    """Elsewhere the start's probes have no captions yet; and answers may come that were asked for before."""
+    if in_this_process:
+        return is_worth_it(asked.open)
+    return is_worth_it(max(asked.open, before.unsettled), asked=ASKED + 1)
+
+
 def _others(wanted: Plan, found: Survey) -> Callable[[Image], Image | None]:
     """Finds a picture that is not the given one, among a few of those that are to be captioned."""
     few: list[Image] = []
@@ -277,7 +252,8 @@ def finished(wanted: Plan, layer: str) -> RunReport | None:
 def _workers(at_once: int) -> Engine:
     """The engine of a captioner that this process asks itself: so many requests at a time."""
 
-    async def engine(courier: Courier, jobs: Iterator[Job], _: Plan) -> None:
+    async def engine(courier: Courier, wanted: Plan, asked: Survey) -> None:
+        jobs = wanted.open_jobs(asked)
         workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once)]
         try:
             await asyncio.gather(*workers)
@@ -285,16 +261,6 @@ def _workers(at_once: int) -> Engine:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-
-    return engine
-
-
-def _batches(teacher: BatchTeacher, rules: BatchRules) -> Engine:
-    """The engine of a captioner behind a Batch API."""
-
-    async def engine(courier: Courier, jobs: Iterator[Job], wanted: Plan) -> None:
-        with BatchLog(courier.disk / BATCHES) as log:
-            await Batches(wanted, teacher, courier, log, rules).drive(jobs)
 
     return engine
 
@@ -400,76 +366,3 @@ def _row(job: Job, entry: Entry, layer: str, captioner: str) -> Caption | Missin
         cost_usd=entry.cost_usd,
         flags=tuple((entry.steps or "").split()),
     )
-
-
-def _report(
-    wanted: Plan,
-    layer: str,
-    *,
-    before: Survey,
-    after: Survey,
-    in_flight: InFlight,
-    requests: int,
-    price: Price | None,
-    canary: tuple[float, int],
-    seconds: float,
-) -> RunReport:
-    canary_usd, canary_requests = canary
-    return RunReport(
-        layer=layer,
-        path=str(layer_path(wanted.catalog.dataset, layer)),
-        images=after.images,
-        captions=after.done,
-        failures=dict(sorted(after.failures.items())),
-        requests=requests,
-        kept=before.images - before.open,
-        in_flight=in_flight.requests,
-        in_flight_usd=in_flight.usd,
-        cost_usd=after.cost_usd + canary_usd if price else None,
-        doubtful=after.doubtful,
-        doubtful_usd=after.doubtful_usd if price else None,
-        prompt_tokens=after.prompt_tokens,
-        completion_tokens=after.completion_tokens,
-        seconds=seconds,
-        remedies=dict(sorted(after.remedies.items())),
-        rescued=after.rescued,
-        canary_requests=canary_requests,
-        canary_usd=canary_usd if price else None,
-    )
-
-
-def report_lines(report: RunReport) -> list[str]:
-    """For people."""
-    lines = [f"layer {report.layer}: {report.captions:,} captions of {report.images:,} images"]
-    if report.failures:
-        lines.append("failed: " + ", ".join(f"{n:,} {kind}" for kind, n in report.failures.items()))
-    sent = f"{report.requests:,} requests" if report.requests else "nothing to send"
-    lines.append(f"{sent}; {report.kept:,} images were settled before")
-    if report.in_flight:
-        usd = "" if report.in_flight_usd is None else f", for at most ${report.in_flight_usd:.4f}"
-        lines.append(f"in flight when the last run was killed: {report.in_flight} (may be billed twice{usd})")
-    if report.remedies:
-        steps = ", ".join(f"{n:,} {step.replace(':', ' ')}" for step, n in report.remedies.items())
-        lines.append(f"remedies: {steps}; {report.rescued:,} captions came of them")
-    if report.canary_requests:
-        usd = "" if report.canary_usd is None else f", ${report.canary_usd:.4f}"
-        lines.append(f"canary: {report.canary_requests} requests{usd}")
-    lines.append(f"tokens: {report.prompt_tokens:,} in, {report.completion_tokens:,} out")
-    if report.cost_usd is not None:
-        lines.append(f"cost: ${report.cost_usd:.4f}")
-    if report.doubtful:
-        usd = "" if report.doubtful_usd is None else f", at most ${report.doubtful_usd:.4f}"
-        lines.append(f"without an answer, but perhaps billed: {report.doubtful} requests{usd}")
-    return [*lines, f"in {report.path}"]
-
-
-def forecast_lines(expected: Forecast) -> list[str]:
-    """For people."""
-    lines = [f"layer {expected.layer}: {expected.requests:,} requests for {expected.images:,} images"]
-    if expected.kept:
-        lines.append(f"{expected.kept:,} images are settled already")
-    if expected.worst_usd is None:
-        lines.append("cost: not known without --price IN,OUT")
-    else:
-        lines.append(f"cost: at most ${expected.worst_usd:.4f} (each request at its bound, answered at once)")
-    return [*lines, "first prompt:", *(f"  {line}" for line in expected.prompt.splitlines())]

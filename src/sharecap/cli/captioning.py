@@ -76,7 +76,8 @@ def caption(
     from sharecap.captions.plan import default_layer, forecast
     from sharecap.captions.price import IMAGE_TOKENS, parse_budgets, price_of
     from sharecap.captions.prompts import load_pack
-    from sharecap.captions.run import forecast_lines, plan, report_lines, run
+    from sharecap.captions.run import plan, run
+    from sharecap.captions.run_report import forecast_lines, report_lines
     from sharecap.captions.teachers.open import open_teacher
     from sharecap.errors import UsageError
     from sharecap.images.progress import Progress

@@ -26,7 +26,7 @@ from sharecap.scenes.side_by_side import Chain, alone, side_by_side
 from sharecap.scenes.world import Truth, WorldSpec, make_world, read_truth
 
 if TYPE_CHECKING:
-    from sharecap.captions.run import RunReport
+    from sharecap.captions.run_report import RunReport
 
 ARMS = ("none", "short", "detailed")
 """The captions between the shared start and the shared instruction rows: none, short, or detailed."""

@@ -106,6 +106,12 @@ class BatchTeacher(Endpoint):
         """Batches answer no single request."""
         raise FatalError(f"a batch API answers no single request ({request.image.id[:12]})", where=self.base)
 
+    def online(self) -> Endpoint:
+        """The same model at the same server, which answers single requests, at the online price."""
+        return Endpoint(
+            self.base, self.name, self._key, limit_field=self._limit_field, timeout_s=self._timeout_s
+        )
+
     @property
     def base(self) -> str:
         """What tells this server from others."""
