@@ -24,7 +24,7 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.run import plan, run
 from sharecap.captions.run_report import RunReport
-from sharecap.errors import SharecapError, Stopped, UsageError
+from sharecap.errors import SharecapError, Stopped
 from sharecap.images.catalog import Catalog, add
 from sharecap.scenes.chat_completions import look
 from sharecap.scenes.simulator import Settings, serving
