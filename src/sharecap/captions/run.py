@@ -254,7 +254,8 @@ def _workers(at_once: int) -> Engine:
 
     async def engine(courier: Courier, wanted: Plan, asked: Survey) -> None:
         jobs = wanted.open_jobs(asked)
-        workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once)]
+        # The pace lets no more than `at_once` out; the few beyond take their places while answers go to disk.
+        workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once + at_once // 8)]
         try:
             await asyncio.gather(*workers)
         finally:
