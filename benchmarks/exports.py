@@ -85,9 +85,9 @@ def commands(root: Path, last: str) -> dict[str, list[object]]:
 
 
 def measured(words: list[object]) -> tuple[float, float]:
-    """CPU seconds and peak MiB of one sharecap command."""
+    """CPU seconds and peak MiB of one run of Python."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "sharecap.cli", *map(str, words)],
+        [sys.executable, *map(str, words)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -115,7 +115,7 @@ def main() -> None:
             print(f"made {number:,} rows in {time.monotonic() - clock:.0f} s", file=sys.stderr)
             last = hashlib.sha256(pixels(number - 1)).hexdigest()
             for name, words in commands(root, last).items():
-                table.setdefault(name, []).append(measured(words))
+                table.setdefault(name, []).append(measured(["-m", "sharecap.cli", *words]))
     for name, found in table.items():
         print(f"{name:<20}" + "".join(f"{s:>9.1f} s {mib:>8.0f} MiB" for s, mib in found))
 

@@ -5,8 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import given as given_by_hypothesis
+from hypothesis import strategies as st
 
 from sharecap import artifact
+from sharecap.captions.in_order import InOrder
 from sharecap.captions.layer import layers, only_layer, open_layer, read_layer, write_layer
 from sharecap.captions.run import run
 from sharecap.captions.stats import opening, stats
@@ -23,6 +27,39 @@ def test_captions_from_elsewhere_become_a_layer_in_the_catalogs_order(dataset: P
     write_layer(dataset, "hand", reversed(captions))
     assert list(read_layer(dataset, "hand")) == captions
     assert (layers(dataset), only_layer(dataset)) == (["hand"], "hand")
+
+
+def test_the_layers_of_earlier_versions_are_known_by_their_captions_still(dataset: Path) -> None:
+    digests = sorted(artifact.key_of("caption", caption, {}) for caption in given(dataset))
+    sealed = write_layer(dataset, "hand", reversed(given(dataset)))
+    assert sealed.config == {"given": artifact.key_of("captions", digests, {})}
+    nothing = write_layer(dataset, "none", [])
+    assert nothing.config == {"given": artifact.key_of("captions", [], {})}
+
+
+@given_by_hypothesis(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_captions_in_any_order_come_out_in_the_catalogs_as_they_went_in(
+    dataset: Path, data: st.DataObject
+) -> None:
+    words = st.text(min_size=1).filter(str.strip)
+    some = data.draw(st.lists(st.sampled_from(given(dataset)), unique_by=lambda c: c.image_id))
+    some = [
+        replace(
+            one,
+            text=data.draw(words),
+            flags=tuple(data.draw(st.lists(st.text(), max_size=2))),
+            cost_usd=n / 7,
+        )
+        for n, one in enumerate(some)
+    ]
+    by_id = {caption.image_id: caption for caption in some}
+    with InOrder(Catalog.open(dataset)) as ordered:
+        assert all(ordered.put(caption) for caption in some)
+        assert not any(ordered.put(caption) for caption in some)
+        assert len(ordered) == len(some)
+        assert [(i.id, c) for i, c in ordered] == [(i.id, by_id.get(i.id)) for i in Catalog.open(dataset)]
+        assert all(ordered.text_of(image_id) == caption.text for image_id, caption in by_id.items())
 
 
 def test_writing_the_same_captions_again_is_skipped_and_others_are_refused(dataset: Path) -> None:

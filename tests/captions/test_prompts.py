@@ -1,11 +1,14 @@
 """Prompt packs: every source of the paper and of the embedded world is asked for what matters in it."""
 
+import json
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharecap.captions.prompts import (
@@ -213,6 +216,99 @@ def test_any_text_as_a_pack_is_a_pack_or_one_clear_error(
     else:
         said = ""
     assert "\n" not in said
+
+
+def toml(value: Any) -> str:
+    """`value` as TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(key)} = {toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return value.isoformat() if isinstance(value, date) else repr(value)
+
+
+words_of_packs = st.text(max_size=12) | st.sampled_from(
+    ["coco", "{width}", "{words}", "{path}", "a\nb", "x" * 5_000]
+)
+values = st.recursive(
+    words_of_packs | st.integers() | st.floats() | st.booleans() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words_of_packs, inner, max_size=3),
+    max_leaves=6,
+)
+parts = st.fixed_dictionaries({"prompt": words_of_packs}, optional={"also": st.lists(words_of_packs)})
+GOOD: dict[str, st.SearchStrategy[Any]] = {
+    "role": words_of_packs,
+    "constraints": words_of_packs,
+    "rephrase": words_of_packs,
+    "words": st.integers(0, 200),
+    "language": words_of_packs,
+    "context": st.lists(st.sampled_from(COLUMNS)),
+    "source": st.dictionaries(words_of_packs, parts, max_size=3),
+    "default": parts,
+    "route": st.lists(
+        st.fixed_dictionaries(
+            {"source": words_of_packs},
+            optional={
+                "path": words_of_packs | st.sampled_from(["*", "[", "[z-a]", "*" * 50 + "b"]),
+                "where": st.dictionaries(st.sampled_from(COLUMNS), words_of_packs, max_size=2),
+            },
+        ),
+        max_size=2,
+    ),
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.fixed_dictionaries({"name": st.just("p"), "version": st.just("1")}, optional=GOOD),
+    st.dictionaries(st.sampled_from(["name", "version", *GOOD]) | words_of_packs, values, max_size=2),
+)
+def test_any_toml_as_a_pack_is_a_pack_that_asks_or_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, good: dict[str, Any], hostile: dict[str, Any]
+) -> None:
+    """Wrong types, unknown keys, long texts and odd ones, at any place of it."""
+    path = tmp_path_factory.mktemp("pack") / "p.toml"
+    document = {**good, **hostile}
+    lines = "".join(f"{toml(key)} = {toml(value)}\n" for key, value in document.items())
+    path.write_text(lines, encoding="utf-8")
+    said = ""
+    try:
+        prompt = load_pack(path).render(replace(image("coco"), alt_text="a cat"))
+        assert prompt.text.strip()
+        assert prompt.text in prompt.rephrased
+    except UsageError as error:
+        said = str(error)
+    assert said.isprintable()
+    assert len(said) < 3_000
+
+
+HEAD = 'name = "p"\nversion = "1"\n'
+HOSTILE = {
+    "no TOML": HEAD + "words = " + "[" * 5_000,
+    "no TOML (": HEAD + "words = " + "9" * 5_000,
+    r"a\nb: Extra inputs": HEAD + '"a\\nb" = 1',
+    "k...: Extra inputs": HEAD + f'"{"k" * 100_000}" = 1',
+    "default.prompt": HEAD + '[default]\nprompt = " \\n "',
+    "two parts for source 'b'": HEAD + '[source.a]\nprompt = "x"\nalso = ["b"]\n[source.b]\nprompt = "y"',
+    "longer than any": HEAD + "#" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("says", HOSTILE)
+def test_a_hostile_pack_is_one_short_line(tmp_path: Path, says: str) -> None:
+    (tmp_path / "p.toml").write_text(HOSTILE[says])
+    with pytest.raises(UsageError) as caught:
+        load_pack(tmp_path / "p.toml")
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_name_that_no_file_can_have_is_no_pack() -> None:
+    with pytest.raises(UsageError, match=r"no such prompt pack: x+\.\.\."):
+        load_pack("x" * 5_000)
 
 
 def test_the_pack_on_our_page_is_one(tmp_path: Path) -> None:

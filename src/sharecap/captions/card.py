@@ -15,7 +15,7 @@ from typing import Any
 from sharecap import __version__
 from sharecap.artifact import Artifact, file_digest, write_atomically
 from sharecap.captions.exports import register
-from sharecap.captions.exports.hf import TEXTS
+from sharecap.captions.exports.parts import TEXTS
 from sharecap.captions.exports.register import Export, File
 from sharecap.captions.layer import open_layer, side_by_side
 from sharecap.captions.ledger import ledger_error, read_only

@@ -6,12 +6,14 @@ Nothing is repaired or cut.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharecap.captions.layer import write_layer
+from sharecap.captions.in_order import InOrder
+from sharecap.captions.layer import seal_given
+from sharecap.captions.storable import storable
 from sharecap.errors import UsageError
 from sharecap.images.candidate import Failure, Options
 from sharecap.images.catalog import Catalog
@@ -52,32 +54,35 @@ def lists_of(sources: Sequence[Path], layer: str | None, options: Options) -> li
 
 def keep_given(dataset: Path, path: Path, layer: str, options: Options) -> Given:
     """Seal the captions of the list at `path`, whose images are in the dataset, as `layer`."""
-    given = Given("")
-    captions = list(_captions(dataset, path, layer, options, given))
-    if captions:
-        write_layer(dataset, layer, captions, grow=True)  # images of the list may come in later
-        given.layer, given.captions = layer, len(captions)
-    return given
+    found, root = Given(""), image_root(path, options)
+    with InOrder(Catalog.open(dataset)) as given:
+        for row in rows(path):
+            text = None if isinstance(row, Failure) or len(row.images) != 1 else caption_in(row.fields)
+            if isinstance(row, Failure) or text is None:
+                found.others += 1
+                continue
+            image_id = _listed(given, root, row.images[0])
+            if image_id is None:
+                found.no_image += 1
+            elif given.put(Caption(image_id, layer, storable(text), "given", f"given@1/{path.stem}", "stop")):
+                found.captions += 1
+            else:
+                found.repeated += 1
+        if found.captions:
+            seal_given(dataset, layer, given, grow=True)  # images of the list may come in later
+            found.layer = layer
+    return found
 
 
-def _captions(dataset: Path, path: Path, layer: str, options: Options, given: Given) -> Iterator[Caption]:
-    ids = {image.path: image.id for image in Catalog.open(dataset) if not image.member}
-    known, root = set(ids.values()), image_root(path, options)
-    taken: set[str] = set()
-    for row in rows(path):
-        text = None if isinstance(row, Failure) or len(row.images) != 1 else caption_in(row.fields)
-        if isinstance(row, Failure) or text is None:
-            given.others += 1
-            continue
-        file, problem = beneath(root, row.images[0])
-        image_id = None if problem else ids.get(file) or _digest(Path(file))
-        if image_id not in known:
-            given.no_image += 1
-        elif image_id in taken:
-            given.repeated += 1
-        else:
-            taken.add(image_id)
-            yield Caption(image_id, layer, text, "given", f"given@1/{path.stem}", "stop")
+def _listed(given: InOrder, root: Path, name: str) -> str | None:
+    """The id of the image that the list calls `name`, if it is in the catalog."""
+    file, problem = beneath(root, name)
+    if problem:
+        return None
+    if (known := given.id_at(file)) is not None:
+        return known
+    digest = _digest(Path(file))
+    return digest if digest is not None and given.has(digest) else None
 
 
 def _digest(file: Path) -> str | None:

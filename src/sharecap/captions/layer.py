@@ -17,6 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
+from sharecap.captions.in_order import InOrder
 from sharecap.captions.storable import storable
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
@@ -223,46 +224,33 @@ def derive(
         return seal(dataset, name, config, inputs, rows=rows(catalog), metrics=metrics, notes=notes)
 
 
-def write_layer(dataset: Path, name: str, captions: Iterable[Caption], *, grow: bool = False) -> Artifact:
+def write_layer(dataset: Path, name: str, captions: Iterable[Caption]) -> Artifact:
     """Seal captions that come from elsewhere (people, alt-text, another tool) as layer `name`.
 
-    They are put in the catalog's order, and held in memory for that. An image without a caption is counted
-    as `not_given`; a caption of an image that the catalog lacks, an empty one, or a second one of the same
-    image is an error. So is a layer of that name, unless it may `grow`: to one that has all its captions.
+    They are put in the catalog's order, on disk. An image without a caption is counted as `not_given`; a
+    caption of an image that the catalog lacks, an empty one, or a second one of the same image is an error.
+    So is a layer of that name.
     """
-    catalog = Catalog.open(dataset)
-    given: dict[str, Caption] = {}
-    for caption in captions:
-        caption = replace(caption, text=storable(caption.text))  # noqa: PLW2901
-        if caption.image_id in given:
-            raise SharecapError("two captions of one image", where=caption.image_id)
-        if not caption.text.strip():
-            raise SharecapError("empty caption", where=caption.image_id)
-        given[caption.image_id] = caption
-    digests = sorted(artifact.key_of("caption", caption, {}) for caption in given.values())
-    config = {"given": artifact.key_of("captions", digests, {})}
-    inputs = {"catalog": catalog.digest}
+    with InOrder(Catalog.open(dataset)) as given:
+        for caption in captions:
+            if not given.put(replace(caption, text=storable(caption.text))):
+                raise SharecapError("two captions of one image", where=caption.image_id)
+        return seal_given(dataset, name, given)
+
+
+def seal_given(dataset: Path, name: str, given: InOrder, *, grow: bool = False) -> Artifact:
+    """The same, of captions that are in order; a layer of that name may `grow` to one that keeps it all."""
+    config = {"given": given.digest()}
     if not (grow and name in layers(dataset) and _keeps(read_layer(dataset, name), given)):
         refuse_other_layer(dataset, name, config)
-
-    def rows() -> Iterator[Caption | Missing]:
-        left = dict(given)
-        for image in catalog:
-            caption = left.pop(image.id, None)
-            yield caption or Missing(image.id, "not_given", "no caption was given")
-        if left:
-            todo = "add its image first"
-            raise SharecapError(
-                "caption of an image that the catalog lacks", where=next(iter(left)), todo=todo
-            )
-
+    rows = (caption or Missing(image.id, "not_given", "no caption was given") for image, caption in given)
     with held(dataset):
-        return seal(dataset, name, config, inputs, rows=rows())
+        return seal(dataset, name, config, {"catalog": given.catalog.digest}, rows=rows)
 
 
-def _keeps(before: Iterable[Caption], given: Mapping[str, Caption]) -> bool:
+def _keeps(before: Iterable[Caption], given: InOrder) -> bool:
     """Every caption of `before` is given again, word for word."""
-    return all(c.image_id in given and storable(given[c.image_id].text) == c.text for c in before)
+    return all(given.text_of(caption.image_id) == caption.text for caption in before)
 
 
 def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any], option: str = "--layer") -> None:

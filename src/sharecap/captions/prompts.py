@@ -6,9 +6,11 @@ Words that came with a picture are hostile: they go in delimited, bounded, and s
 """
 
 import functools
+import os
 import re
 import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -42,6 +44,9 @@ REPHRASE = (
     "not name someone or something, describe the appearance instead."
 )
 """Added to a prompt that was refused, unless the pack has words of its own for that."""
+
+MAX_BYTES = 1_000_000
+"""A longer file is no prompt pack but a mistake."""
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
@@ -99,7 +104,9 @@ class Pack:
         columns = tuple(dict.fromkeys(context))
         unknown = [column for column in columns if column not in COLUMNS]
         if unknown:
-            raise UsageError("no such column", where=repr(unknown[0]), todo=f"known: {', '.join(COLUMNS)}")
+            raise UsageError(
+                "no such column", where=f"'{_shown(unknown[0])}'", todo=f"known: {', '.join(COLUMNS)}"
+            )
         if words is not None and not 1 <= words <= 10_000:
             raise UsageError("not a number of words", where=words, todo="give 1 to 10000")
         if language is not None and not re.fullmatch(r"[^\W\d_]+([ -][^\W\d_]+){0,3}", language):
@@ -143,8 +150,9 @@ class Pack:
 
     def unknown(self, names: list[str]) -> UsageError:
         """The error for sources that the pack doesn't know."""
-        listed = ", ".join(repr(name) for name in names[:5]) + (" ..." if len(names) > 5 else "")
-        todo = f"it knows {', '.join(sorted(self.sources))}; add a [default] or a [source.NAME] to the pack"
+        listed = ", ".join(f"'{_shown(name)}'" for name in names[:5]) + (" ..." if len(names) > 5 else "")
+        known = ", ".join(map(_shown, sorted(self.sources)[:20]))
+        todo = f"it knows {known}; add a [default] or a [source.NAME] to the pack"
         return UsageError(f"prompt pack {self.name!r} has no prompt for source {listed}", todo=todo)
 
 
@@ -153,7 +161,7 @@ class _Strict(BaseModel):
 
 
 class _Part(_Strict):
-    prompt: str = Field(min_length=1)
+    prompt: str = Field(pattern=r"\S")
     also: list[str] = []  # further names of the source
 
 
@@ -190,12 +198,15 @@ def load_pack(name_or_path: str | Path) -> Pack:
     text, where = _read(name_or_path)
     try:
         parsed = _File.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the prompt pack is no TOML ({error})", where=where) from None
-    except ValidationError as error:
+    except ValidationError as error:  # a ValueError too, so it goes first
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(_shown(str(part)) for part in first["loc"])
         raise UsageError(f"bad prompt pack, {field}: {first['msg']}", where=where) from None
+    except (ValueError, RecursionError) as error:  # also brackets by the thousand, numbers of 5,000 digits
+        raise UsageError(f"the prompt pack is no TOML ({str(error)[:200]})", where=where) from None
+    parts = [*parsed.source, *(other for part in parsed.source.values() for other in part.also)]
+    if twice := next((name for name, number in Counter(parts).items() if number > 1), None):
+        raise UsageError(f"bad prompt pack, two parts for source '{_shown(twice)}'", where=where)
     pack = Pack(
         name=parsed.name,
         version=parsed.version,
@@ -215,14 +226,16 @@ def load_pack(name_or_path: str | Path) -> Pack:
     ):
         if place not in COLUMNS + PARAMETERS:
             todo = f"known: {', '.join(COLUMNS + PARAMETERS)}"
-            raise UsageError(f"bad prompt pack, unknown placeholder {{{place}}}", where=where, todo=todo)
+            what = f"bad prompt pack, unknown placeholder {{{_shown(place)}}}"
+            raise UsageError(what, where=where, todo=todo)
     columns = [*pack.context, *(column for route in pack.routes for column, _ in route.where)]
     if strange := [column for column in columns if column not in COLUMNS]:
         todo = f"known: {', '.join(COLUMNS)}"
-        raise UsageError(f"bad prompt pack, unknown column {strange[0]!r}", where=where, todo=todo)
+        raise UsageError(f"bad prompt pack, unknown column '{_shown(strange[0])}'", where=where, todo=todo)
     astray = sorted({route.source for route in pack.routes} - set(pack.sources))
     if astray:
-        raise UsageError(f"bad prompt pack, a route leads to unknown source {astray[0]!r}", where=where)
+        what = f"bad prompt pack, a route leads to unknown source '{_shown(astray[0])}'"
+        raise UsageError(what, where=where)
     if not pack.sources and pack.default is None:
         raise UsageError("the prompt pack has no prompt", where=where, todo="add a [default] with a prompt")
     return pack
@@ -282,15 +295,22 @@ def _value(name: str, image: Image) -> str:
     return text if name in ("width", "height") or name not in COLUMNS else quoted(text or "nothing is known")
 
 
+def _shown(text: str) -> str:
+    """Words of a pack for an error, which is one line, and not a page long."""
+    return repr(text if len(text) <= 100 else f"{text[:100]}...")[1:-1]
+
+
 def _read(name_or_path: str | Path) -> tuple[str, object]:
     name = str(name_or_path)
     if name in known_packs():
         return (resources.files("sharecap.captions") / "packs" / f"{name}.toml").read_text("utf-8"), name
     path = Path(name_or_path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises where a name is too long
         todo = f"give a TOML file or one of {', '.join(known_packs())}"
-        raise UsageError("no such prompt pack", where=name, todo=todo)
+        raise UsageError("no such prompt pack", where=_shown(name), todo=todo)
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"longer than any prompt pack ({MAX_BYTES:,} bytes)", where=path)
         return path.read_text(encoding="utf-8"), path
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the prompt pack ({error})", where=path) from None

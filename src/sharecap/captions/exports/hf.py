@@ -13,7 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from sharecap.captions.exports.parts import Sink, bytes_of, extension
+from sharecap.captions.exports.parts import TEXTS, Sink, bytes_of, extension, texts_of
 from sharecap.captions.exports.register import Export, File
 from sharecap.captions.exports.shards import SHARD_MB, Shards, taken_out
 from sharecap.records import Caption, Image
@@ -21,7 +21,6 @@ from sharecap.records import Caption, Image
 GROUP_ROWS, GROUP_BYTES = 100, 32_000_000
 """A row group is written at so many rows or bytes; viewers read one group to show one row."""
 
-TEXTS = ("caption", "image_id", "source", "captioner", "prompt_id", "original_alt_text", "licence", "url")
 _FEATURES = {"image": {"_type": "Image"}, **{name: {"dtype": "string", "_type": "Value"} for name in TEXTS}}
 SCHEMA = pa.schema(
     [
@@ -63,18 +62,8 @@ class HuggingFaceWriter:
 
     def put(self, image: Image, caption: Caption) -> None:
         data = bytes_of(image)
-        row = {
-            "image": {"bytes": data, "path": f"{image.id}.{extension(image)}"},
-            "caption": caption.text,
-            "image_id": image.id,
-            "source": image.source,
-            "captioner": caption.captioner,
-            "prompt_id": caption.prompt_id,
-            "original_alt_text": image.alt_text,
-            "licence": image.licence,
-            "url": image.url,
-        }
-        self.pending.append(row)
+        pixels = {"bytes": data, "path": f"{image.id}.{extension(image)}"}
+        self.pending.append({"image": pixels, **texts_of(image, caption)})
         self.size += len(data)
         if len(self.pending) >= GROUP_ROWS or self.size >= GROUP_BYTES:
             self._flush()

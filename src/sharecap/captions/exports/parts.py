@@ -80,6 +80,16 @@ def extension(image: Image) -> str:
     return EXTENSIONS.get(image.format, re.sub(r"[^a-z0-9]", "", image.format.lower()) or "img")
 
 
+TEXTS = ("caption", "image_id", "source", "captioner", "prompt_id", "original_alt_text", "licence", "url")
+"""Names of a row's texts, in the forms that have names."""
+
+
+def texts_of(image: Image, caption: Caption) -> dict[str, str]:
+    """What a row says besides its pixels, under the names that every form with names gives it (`TEXTS`)."""
+    values = (caption.text, image.id, image.source, caption.captioner, caption.prompt_id)
+    return dict(zip(TEXTS, (*values, image.alt_text, image.licence, image.url), strict=True))
+
+
 def plain_text(text: str) -> str:
     """`text` for a plain text file: terminals and parsers get no control characters but tab and newline."""
     return _CONTROL.sub("�", text.replace("\r\n", "\n"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharecap.captions.exports.parts import Sink, bytes_of, extension, plain_text
+from sharecap.captions.exports.parts import Sink, bytes_of, extension, plain_text, texts_of
 from sharecap.captions.exports.register import Export, File
 from sharecap.captions.exports.shards import SHARD_MB, Shards, taken_out
 from sharecap.errors import SharecapError
@@ -50,18 +50,7 @@ class WebDatasetWriter:
         if self.sink is None:
             self.name, self.sink = self.shards.next()
             self.rows = 0
-        about = {
-            "caption": caption.text,
-            "image_id": image.id,
-            "source": image.source,
-            "captioner": caption.captioner,
-            "prompt_id": caption.prompt_id,
-            "original_alt_text": image.alt_text,
-            "licence": image.licence,
-            "url": image.url,
-            "width": image.width,
-            "height": image.height,
-        }
+        about = {**texts_of(image, caption), "width": image.width, "height": image.height}
         _add(self.sink, f"{image.id}.{extension(image)}", data)
         _add(self.sink, f"{image.id}.txt", plain_text(caption.text).encode())
         _add(self.sink, f"{image.id}.json", json.dumps(about).encode())
