@@ -51,7 +51,8 @@ class ImageError(SharecapError):
 
     missing, unreadable, not_a_file, empty, too_large, not_an_image, truncated, damaged; sources add outside
     (a path or link that leaves its folder) and malformed (a row that isn't understood), the catalog's workers
-    timeout and crashed (the decoder hung or died), captioning changed (not the bytes that were catalogued).
+    timeout and crashed (the decoder hung or died), captioning changed (not the bytes that were catalogued),
+    and the reader of words unread (it gave up).
     """
 
     def __init__(self, reason: str, what: str, where: object, todo: str | None = None) -> None:
