@@ -75,12 +75,13 @@ class Route:
     """Which images a source's part is for, besides those of that source. All that is given must match."""
 
     source: str
-    path: str = "*"  # glob over the image's path
+    path: str = "*"  # glob over the image's path, or over that of its tar and its own inside it
     where: tuple[tuple[str, str], ...] = ()  # (column, glob over its value)
 
     def matches(self, image: Image) -> bool:
         """Whether this image is meant."""
-        return fnmatchcase(image.path, self.path) and all(
+        inside = f"{image.path}/{image.member}" if image.offset else image.path  # only tars have an offset
+        return (fnmatchcase(image.path, self.path) or fnmatchcase(inside, self.path)) and all(
             fnmatchcase(column_of(image, column), glob) for column, glob in self.where
         )
 
