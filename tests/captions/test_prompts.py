@@ -90,6 +90,18 @@ def test_a_route_finds_the_source_by_path() -> None:
     assert prompt.id == "sharegpt4v@2/wikiart"
 
 
+def test_a_route_by_path_sees_the_path_inside_a_tar(tmp_path: Path) -> None:
+    pack = load_pack("sharegpt4v")
+    inside = replace(image("data", "/data/00001.tar"), member="wikiart/images/1.jpg", offset=512)
+    assert pack.render(inside).id == "sharegpt4v@2/wikiart"
+    assert pack.render(replace(inside, path="/data/sam/1.tar", member="1.jpg")).id == "sharegpt4v@2/sam"
+    row = replace(image("data", "/data/00001.parquet"), member="x/sam/y[3]")  # a column's name is no path
+    assert pack.render(row).id == "sharegpt4v@2/default"
+    (tmp_path / "p.toml").write_text(ROUTED)
+    tif = replace(image("web", "/a/b.tar"), member="x.tif", offset=512, width=4096)
+    assert load_pack(tmp_path / "p.toml").render(tif).id == "p@1/wide"
+
+
 def test_a_source_without_prompt_or_default_is_wrong_usage_that_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'holiday'.*dense, emblems, everyday, paintings, signs, web"):
         load_pack("scenes").check([image("everyday"), image("holiday")])

@@ -22,6 +22,8 @@ class Site:
 
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
+    robots: "bytes | Handler | None" = None  # its robots.txt, or who answers for it; None: it has none
+    asked_robots: int = 0
     out: int = 0
     most_out: int = 0
 
@@ -103,6 +105,11 @@ def serving(handler: Handler = answer) -> Iterator[Site]:
     loop, enough = asyncio.new_event_loop(), asyncio.Event()
 
     async def counted(request: web.Request) -> web.StreamResponse:
+        if request.path == "/robots.txt":
+            site.asked_robots += 1
+            if callable(site.robots):
+                return await site.robots(request, site.asked_robots)
+            return web.Response(status=404) if site.robots is None else web.Response(body=site.robots)
         site.asked[request.path[1:]] += 1
         site.out += 1
         site.most_out = max(site.most_out, site.out)

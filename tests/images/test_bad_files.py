@@ -43,10 +43,32 @@ def swapped(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
-def jpeg_sized(width: int, height: int) -> bytes:
+def jpeg_sized(width: int, height: int, progressive: bool = False) -> bytes:
     """A JPEG whose header lies about its size."""
-    data = encoded("JPEG", BIG)
-    return swapped(data, data.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
+    data = encoded("JPEG", BIG, progressive=progressive)
+    start = b"\xff\xc2" if progressive else b"\xff\xc0"
+    return swapped(data, data.index(start) + 5, struct.pack(">HH", height, width))
+
+
+def interlaced(width: int, height: int, missing: int = 0) -> bytes:
+    """A black PNG in seven passes, without its last `missing` rows."""
+    passes = [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ]
+    rows = [
+        bytes(1 + len(range(left, width, across)))
+        for left, top, across, down in passes
+        for _ in range(top, height, down)
+    ]
+    whole = png(width, height, b"".join(rows[: len(rows) - missing]))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1))
+    return whole[:8] + head + whole[8 + len(head) :]
 
 
 JPEG, PNG, GIF, WEBP, TIFF, BMP = (encoded(f, BIG) for f in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"))
@@ -81,6 +103,11 @@ BAD: dict[str, tuple[bytes, set[str]]] = {
     "no_data.png": (PNG[:33] + chunk(b"IEND", b""), {"truncated", "damaged"}),
     "no_rows.png": (png(100, 100, b""), {"truncated", "damaged"}),
     "bad_filter.png": (png(10, 10, b"\x09" * 110), {"damaged"}),
+    "short_rows.png": (png(100, 100, bytes(101 * 50)), {"truncated"}),
+    "short_palette.png": (png(100, 100, bytes(14 * 99), depth=1), {"truncated"}),
+    "short_interlaced.png": (interlaced(63, 41, missing=1), {"truncated"}),
+    "liar_small.jpg": (jpeg_sized(3000, 3000), {"truncated"}),
+    "liar_progressive.jpg": (jpeg_sized(3000, 3000, progressive=True), {"truncated"}),
     "no_size.png": (png(0, 0, b""), {"damaged", "not_an_image"}),
     "bad_colour.png": (png(10, 10, bytes(110), colour=5), {"damaged", "not_an_image"}),
     "bomb.png": (bomb(40_000), {"too_large"}),
@@ -169,13 +196,15 @@ RIGHT: dict[str, tuple[bytes, tuple[int, int], Callable[[Image.Image], bool]]] =
     "bad_profile.jpg": (plain("JPEG", "RGB", "red", icc_profile=b"no profile"), (30, 20), RED),
     "rubbish_behind.jpg": (plain("JPEG", "RGB", "red") + b"rubbish" * 99, (30, 20), RED),
     "really_a_png.jpg": (plain("PNG", "RGB", "red"), (30, 20), RED),
+    "black.png": (plain("PNG", "RGB", "black"), (30, 20), close((0, 0, 0))),
+    "black_interlaced.png": (interlaced(63, 41), (63, 41), close((0, 0, 0))),
     "one_pixel.png": (encoded("PNG", Image.new("RGB", (1, 1), "red")), (1, 1), RED),
     "thin.png": (encoded("PNG", Image.new("RGB", (5000, 1), "red")), (5000, 1), RED),
 }
 """Name -> bytes, upright size and what the picture must look like."""
 
-PADDED = {"short_rows.png": png(100, 100, bytes(101 * 50)), "liar_small.jpg": jpeg_sized(3000, 3000)}
-"""Whole files with too little in them: decoders fill up what is missing and tell nobody. They are taken."""
+PADDED = {"middle_cut_out.jpg": JPEG[: len(JPEG) // 2] + b"\xff\xd9"}
+"""A proper end, and so much before it that only decoding could tell: it is filled up, and taken."""
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,10 @@ from sharecap.captions.layer import FAILURES, KIND, ROWS, TABLE, layers, open_la
 from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
-from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, disk_errors, held, layer_path
+from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, WORDS, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.takedown import put_down
+from sharecap.images.words import forget
 from sharecap.records import Image
 
 
@@ -44,6 +45,7 @@ class DropReport:
     images: int = 0  # that left the catalog now
     not_there: int = 0  # digests that the catalog does not have; they are refused from now on
     layers: dict[str, int] = field(default_factory=dict)  # layer -> captions removed
+    words: int = 0  # images whose words, read in the picture for prompts, were wiped
     answers: int = 0  # answers whose words were wiped from the ledger; what they cost stays
     exports: dict[str, int] = field(default_factory=dict)  # place -> rows removed
     deleted: list[str] = field(default_factory=list)  # files that sharecap had downloaded
@@ -73,6 +75,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
             if gone := from_layer(dataset, name, wanted, catalog.digest, kept.digest):
                 report.layers[name] = gone
         _from_ledger(dataset, wanted, report)
+        report.words = forget(dataset, wanted)
         _from_fusions(dataset, wanted, reason, report)
         if found:
             publish(kept)
@@ -272,6 +275,8 @@ def dropped_lines(report: DropReport) -> list[str]:
         lines.append(f"{report.not_there:,} digests are not in the catalog; they are refused from now on")
     lines += [f"  layer {name}: {n:,} captions" for name, n in report.layers.items()]
     lines += [f"  export {place}: {n:,} rows" for place, n in report.exports.items()]
+    if report.words:
+        lines.append(f"  {WORDS}: what was read in {report.words:,} pictures wiped")
     if report.answers:
         lines.append(f"  ledger: the words of {report.answers:,} answers wiped")
     lines += [f"deleted: {path}" for path in report.deleted]

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sharecap.captions.prompts import Pack, Prompt
 from sharecap.captions.remedy import PENDING
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER
+from sharecap.images.words import Words
 from sharecap.records import Image, Usage
 
 PIECE = 500
@@ -67,6 +68,7 @@ class Plan:
     sampling: Sampling
     image_tokens: int  # bound on the prompt tokens of one image
     retry_failed: bool = False  # ask again what failed for good
+    words: Words | None = None  # what was read in the pictures, where the pack's prompts hold it
 
     def config(self) -> dict[str, Any]:
         """What the layer is made with, as its manifest keeps it."""
@@ -81,17 +83,23 @@ class Plan:
 
     def inputs(self) -> dict[str, str]:
         """What the layer is made from."""
-        return {"catalog": self.catalog.digest}
+        return {"catalog": self.catalog.digest} | ({"words": self.words.reader} if self.words else {})
 
     def jobs(self) -> Iterator[list[Job]]:
         """Every request of the layer, in the catalog's order, in lists of at most `PIECE`."""
-        images = iter(self.catalog)
-        while piece := list(islice(images, PIECE)):
-            yield list(map(self.job, piece))
+        return self._jobs(iter(self.catalog))
 
-    def job(self, image: Image) -> Job:
+    def _jobs(self, images: Iterator[Image]) -> Iterator[list[Job]]:
+        while piece := list(islice(images, PIECE)):
+            yield list(map(self.job, piece, self.prompts(piece)))
+
+    def prompts(self, images: Sequence[Image]) -> list[Prompt]:
+        """What is asked about each of some images."""
+        words = self.words.of(images) if self.words else {}
+        return [self.pack.render(image, words.get(image.id, "")) for image in images]
+
+    def job(self, image: Image, prompt: Prompt) -> Job:
         """The request for one image."""
-        prompt = self.pack.render(image)
         return Job(image, prompt, self.key(image, prompt), self.sampling.max_tokens, self.image_tokens)
 
     def key(self, image: Image, prompt: Prompt) -> bytes:
@@ -101,7 +109,7 @@ class Plan:
 
     def open_jobs(self, found: "Survey") -> Iterator[Job]:
         """The requests that `found` saw still to be sent, in the catalog's order."""
-        return map(self.job, self.catalog.chosen(found.open_at))
+        return chain.from_iterable(self._jobs(self.catalog.chosen(found.open_at)))
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
@@ -250,7 +258,8 @@ def survey(
     """
     total, images = Survey(price=price), iter(plan.catalog)
     while piece := list(islice(images, PIECE)):
-        keys = [plan.key(image, plan.pack.render(image)) for image in piece]
+        prompts = plan.prompts(piece)
+        keys = list(map(plan.key, piece, prompts))
         tally = None if by_source else all_done(keys)
         if tally and not (price and tally.unpriced):
             total.count_done(len(keys), tally)
@@ -259,9 +268,9 @@ def survey(
                     trail.add(image.source, key)
             continue
         entries = find(keys)
-        for image, key in zip(piece, keys, strict=True):
+        for image, prompt, key in zip(piece, prompts, keys, strict=True):
             entry = entries.get(key)
-            total.count(plan, plan.job(image), entry)
+            total.count(plan, plan.job(image, prompt), entry)
             if trail is not None and entry and entry.state in ("done", "failed"):
                 trail.add(image.source, key)
     return total

@@ -6,7 +6,6 @@ Small upright pictures in a format that every endpoint takes go out byte for byt
 import asyncio
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import threading
@@ -14,8 +13,8 @@ from queue import Empty, SimpleQueue
 
 from PIL import Image as Picture
 
-from sharecap.images.decode import ImageError, broken, decode_rgb, open_header
-from sharecap.images.place import place_of, read_bytes
+from sharecap.images.decode import broken, decode_rgb, open_header
+from sharecap.images.place import place_of, verified
 from sharecap.records import Image
 
 MAX_BYTES = 10_000_000
@@ -106,15 +105,6 @@ def data_url(image: Image) -> bytes:
     """
     media_type, data = prepare(verified(image), place_of(image))
     return b"".join((b"data:", media_type.encode(), b";base64,", base64.b64encode(data)))
-
-
-def verified(image: Image) -> bytes:
-    """The image's bytes, if they are those that were catalogued under its id."""
-    data = read_bytes(image)
-    if hashlib.sha256(data).hexdigest() != image.id:
-        todo = "put the old file back, or add it again"
-        raise ImageError("changed", "not the bytes that were catalogued", place_of(image), todo)
-    return data
 
 
 def prepare(data: bytes, where: object) -> tuple[str, bytes]:

@@ -39,6 +39,7 @@ from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
+from sharecap.images.words import Words
 from sharecap.records import Caption, Image, Usage
 
 
@@ -56,7 +57,8 @@ def plan(
     pack = pack if isinstance(pack, Pack) else load_pack(pack)
     pack.check(catalog)
     captioner = open_teacher(teacher) if isinstance(teacher, str) else teacher
-    return Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed)
+    words = Words.open(catalog) if pack.reads else None
+    return Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed, words)
 
 
 def run(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sharecap.captions.captioner import Answer
+from sharecap.captions.prompts import without_words
 
 KINDS = ("content_filter", "refusal", "empty", "loop", "truncated", "boilerplate", "prompt_echo")
 """What an answer can be instead of a caption, in the order in which it is looked for."""
@@ -114,6 +115,7 @@ def is_echo(text: str, prompt: str) -> bool:
     """The text hands the prompt back: three tenths of its runs of eight words (or all of a shorter prompt,
     from its first word on) are the prompt's.
     """
+    prompt = without_words(prompt)
     words, asked = _words(text), _words(prompt)
     if len(asked) < _ECHO_WORDS:
         return bool(asked) and words[: len(asked)] == asked

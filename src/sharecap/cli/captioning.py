@@ -24,7 +24,10 @@ def caption(
     words: Annotated[int | None, typer.Option(help="Length to ask for, in words.")] = None,
     language: Annotated[str | None, typer.Option(help="Language to ask for, for example German.")] = None,
     context: Annotated[
-        list[str] | None, typer.Option(help="Column that goes into every prompt, as alt_text (repeatable).")
+        list[str] | None,
+        typer.Option(
+            help="alt_text or another column in every prompt; ocr: words in the picture (repeatable)."
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
@@ -81,6 +84,7 @@ def caption(
     from sharecap.captions.teachers.open import open_teacher
     from sharecap.errors import UsageError
     from sharecap.images.progress import Progress
+    from sharecap.images.words import read_words, reading_lines
 
     if pilot and not dry_run:
         raise UsageError("a pilot is part of a forecast", todo="give --dry-run --pilot N")
@@ -88,6 +92,8 @@ def caption(
     second = open_teacher(second_teacher, timeout_s=timeout_s) if second_teacher else None
     pack = load_pack(prompts).with_options(words=words, language=language, context=context or ())
     name, usd = layer or default_layer(captioner, prompts), price_of(captioner.name, price or ())
+    read = read_words(dataset, progress=Progress("read")) if pack.reads else None
+    also, first = ({"words": plain(read)}, reading_lines(read)) if read else ({}, [])
     total_usd, source_usd = parse_budgets(budget or ())
     rules = BatchRules.parse(batch)
     paid = rules.price(usd) if teacher.startswith("batch:") else usd
@@ -96,11 +102,11 @@ def caption(
     wanted = plan(dataset, captioner, pack, sampling=sampling, image_tokens=tokens, retry_failed=retry_failed)
     if preview:
         shown = list(previews(wanted, paid, preview))
-        show(plain(shown), as_json, preview_lines(shown, forecast(wanted, name, paid)))
+        show(plain(shown), as_json, first + preview_lines(shown, forecast(wanted, name, paid)))
         return
     if dry_run and not pilot:
         expected = forecast(wanted, name, paid)
-        show(plain(expected), as_json, forecast_lines(expected))
+        show(plain(expected) | also, as_json, first + forecast_lines(expected))
         return
     report = run(
         dataset,
@@ -124,9 +130,9 @@ def caption(
     )
     if pilot:
         made = pilot_of(wanted, paid, began)
-        show(plain(made), as_json, pilot_lines(made))
+        show(plain(made) | also, as_json, first + pilot_lines(made))
         return
-    show(plain(report), as_json, report_lines(report))
+    show(plain(report) | also, as_json, first + report_lines(report))
     if report.images and not report.captions:
         todo = "mend what the failures above say, then run the same command with --retry-failed"
         raise SharecapError("not one image got a caption", where=f"layer {name}", todo=todo)

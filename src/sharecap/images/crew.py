@@ -111,7 +111,8 @@ def _dismiss() -> None:
         _SPARE.pop().end()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many of them this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -125,7 +126,7 @@ class Crew:
     known: Path | None = None  # file of sorted raw sha256 of images that need not be decoded again
     max_pixels: int = MAX_PIXELS
     limit_s: float = LIMIT_S
-    cores: int = field(default_factory=_cores)
+    cores: int = field(default_factory=cores)
     _workers: list[_Worker] = field(default_factory=list)
     _again: deque[_Slot] = field(default_factory=deque)  # to be sent once more: their worker died
     _watch: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)

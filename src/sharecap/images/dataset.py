@@ -3,6 +3,7 @@
 dataset.json            names the catalog (replaced last, so a killed `add` leaves the old catalog)
 catalog-<digest>.parquet, failures.jsonl
 ledger.sqlite           requests and answers
+words.sqlite            words that were read in the pictures, where prompts hold them
 layers/<name>/          sealed caption layers (artifacts)
 fusions/<name>/         pairs of texts that became layer <name>, as a dataset of their own
 exports.jsonl           what was exported where; takedown.jsonl: images that must stay out
@@ -19,7 +20,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
-DOWNLOADS, FUSIONS = "downloads", "fusions"
+DOWNLOADS, FUSIONS, WORDS = "downloads", "fusions", "words.sqlite"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

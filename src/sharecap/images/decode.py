@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sharecap.errors import SharecapError
+from sharecap.images.whole import lacking
 
 MAX_PIXELS = 120_000_000
 """Default bound on width x height; a decoded picture at the bound takes 360 MB."""
@@ -51,7 +52,8 @@ class ImageError(SharecapError):
 
     missing, unreadable, not_a_file, empty, too_large, not_an_image, truncated, damaged; sources add outside
     (a path or link that leaves its folder) and malformed (a row that isn't understood), the catalog's workers
-    timeout and crashed (the decoder hung or died), captioning changed (not the bytes that were catalogued).
+    timeout and crashed (the decoder hung or died), captioning changed (not the bytes that were catalogued),
+    and the reader of words unread (it gave up).
     """
 
     def __init__(self, reason: str, what: str, where: object, todo: str | None = None) -> None:
@@ -111,11 +113,18 @@ def decode_rgb(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Imag
     image = open_header(data, where, max_pixels)
     try:
         image.load()
+        refuse_filled_up(data, image, where)
         return as_rgb(ImageOps.exif_transpose(image))
     except MemoryError:
         raise ImageError("too_large", "not enough memory to decode", where) from None
     except _DECODER_ERRORS as error:
         raise broken(error, where) from None
+
+
+def refuse_filled_up(data: bytes, image: Image.Image, where: object) -> None:
+    """`ImageError` truncated if the decoder made up part of the picture."""
+    if what := lacking(data, image):
+        raise ImageError("truncated", f"too little in it ({what})", where)
 
 
 def open_header(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -63,7 +63,7 @@ class Downloads:
     there: int  # images on disk
     fetched: int  # of them, in this run
     repeated: int  # rows whose address stood in the list before
-    requests: int  # addresses asked in this run, counting each attempt
+    requests: int  # addresses asked in this run, counting each attempt; hosts' robots.txt don't count
     bytes: int  # of the images on disk, counting equal ones twice
     failed: dict[str, int] = field(default_factory=dict)  # kind -> rows
     again: int = 0  # of the failed, those that the next run tries again
@@ -331,7 +331,7 @@ class _Run:
     def _note(self, host: str, error: FetchError) -> None:
         """Close the host for this run if it can't be reached, or wants to be left alone for long."""
         why = ""
-        if error.kind in ("unreachable", "timeout", "no_such_host"):
+        if error.kind in ("unreachable", "timeout", "no_such_host", "robots_unreachable"):
             self.unreached[host] += 1
             if error.kind == "no_such_host" or self.unreached[host] >= GIVE_UP:
                 why = "the host was asked no more"

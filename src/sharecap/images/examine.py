@@ -13,7 +13,16 @@ from PIL.Image import Image as Picture
 from PIL.Image import Resampling
 
 from sharecap.images.candidate import MAX_ALT_TEXT, Candidate, Failure, Known
-from sharecap.images.decode import MAX_PIXELS, ImageError, as_rgb, broken, open_header, read_bytes, read_span
+from sharecap.images.decode import (
+    MAX_PIXELS,
+    ImageError,
+    as_rgb,
+    broken,
+    open_header,
+    read_bytes,
+    read_span,
+    refuse_filled_up,
+)
 from sharecap.records import Image
 
 Knows = Callable[[bytes], bool]
@@ -66,9 +75,12 @@ def look(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> tuple[int,
         orientation = image.getexif().get(0x0112, 1)
         image.draft("L", (128, 128))
         image.load()
+        refuse_filled_up(data, image, where)
         upright = image if orientation == 1 else ImageOps.exif_transpose(image)
         # Pillow's own way to grey clips 16 bits, and takes what is transparent for what lies behind it.
         phash = perceptual_hash(upright if upright.mode in ("L", "RGB") else as_rgb(upright))
+    except ImageError:
+        raise
     except MemoryError:
         raise ImageError("too_large", "not enough memory to decode", where) from None
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes, the file is counted

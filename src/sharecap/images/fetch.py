@@ -1,15 +1,17 @@
 """One image over HTTP: a bounded body from an allowed address, or a failure with a name.
 
 It never asks a private address that the list didn't name, never follows more than a few redirects, never
-inflates or stores more than the bound, and takes no image whose server forbids it (X-Robots-Tag).
+inflates or stores more than the bound, asks for nothing that the host's robots.txt forbids, and takes no
+image whose server forbids it (X-Robots-Tag).
 """
 
 import asyncio
 import hashlib
 import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,14 +22,20 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from sharecap import __version__
+from sharecap.images.robots import AGENT, MOST_BYTES, Robots, addressed
 from sharecap.images.url_list import BadAddressError, checked, is_public, literal, wrapped
 
-AGENT = "sharecap"
 FORBIDDEN = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 """Words of `X-Robots-Tag` that keep an image out."""
 
-AGAIN = frozenset({"timeout", "unreachable", "dropped", "server_error", "rate_limited"})
+AGAIN = frozenset({"timeout", "unreachable", "dropped", "server_error", "rate_limited", "robots_unreachable"})
 """Failures of the way, not of the image: tried again, in this run and in the next."""
+
+_OF_THE_HOST = frozenset({"timeout", "unreachable", "no_such_host", "private_address", "rate_limited"})
+"""Failures to get a robots.txt that the image would have met too."""
+
+ROBOTS_S, ROBOTS_REDIRECTS = 30.0, 5
+"""Longest wait for a robots.txt, which is at most half of what an image may take, and its redirects."""
 
 _WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 _NO_IMAGES = ("text/html", "text/css", "application/json", "application/pdf", "application/xhtml", "video/")
@@ -53,7 +61,8 @@ class FetchError(Exception):
     """Why there is no image. `kind` is one word, for counting:
 
     bad_address, private_address, no_such_host, unreachable, timeout, dropped, malformed, redirects,
-    not_found, forbidden, rate_limited, server_error, no_ai, too_large, not_an_image, empty.
+    not_found, forbidden, rate_limited, server_error, robots, robots_unreachable, no_ai, too_large,
+    not_an_image, empty.
     """
 
     def __init__(self, kind: str, what: str, *, retry_after_s: float | None = None) -> None:
@@ -108,6 +117,7 @@ class Fetcher:
     def __init__(self, limits: Limits, allowed: AbstractSet[str]) -> None:
         self._limits, self._allowed = limits, allowed
         self._session: aiohttp.ClientSession | None = None
+        self._robots = Robots(self._robots_txt, limits.attempts)
 
     async def __aenter__(self) -> "Fetcher":
         limits = self._limits
@@ -130,6 +140,7 @@ class Fetcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._robots.close()
         if self._session:
             await self._session.close()
 
@@ -143,37 +154,65 @@ class Fetcher:
             raise
 
     async def _attempt(self, url: str, to: Path, way: list[yarl.URL]) -> Fetched:
-        try:
+        with _named_failures():
             async with asyncio.timeout(self._limits.timeout_s):  # over all redirects
-                return await self._follow(checked(url), to, way)
-        except BadAddressError as error:
-            raise FetchError("bad_address", str(error)) from None
-        except TimeoutError:
-            raise FetchError("timeout", "no answer in time") from None
-        except aiohttp.ClientConnectorDNSError as error:
-            raise _unresolved(error.os_error) from None
-        except aiohttp.ClientConnectorError as error:
-            raise FetchError("unreachable", f"cannot connect ({error.os_error})") from None
-        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
-            raise FetchError("dropped", f"connection lost ({error or type(error).__name__})") from None
-        except (aiohttp.ClientError, ValueError) as error:
-            raise FetchError("malformed", f"no HTTP answer ({error or type(error).__name__})") from None
+                async with self._answer(checked(url), way) as response:
+                    _refuse(response)
+                    return await self._body(response, to)
 
-    async def _follow(self, address: yarl.URL, to: Path, way: list[yarl.URL]) -> Fetched:
-        assert self._session is not None, "use as a context manager"
+    @asynccontextmanager
+    async def _answer(self, address: yarl.URL, way: list[yarl.URL]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What stands at the end of the redirects; each host on the `way` must allow it."""
         while len(way) <= self._limits.redirects:
             way.append(address)
             self._refuse_private(address)
-            async with self._session.get(address, allow_redirects=False) as response:
-                place = response.headers.get("Location")
-                if response.status not in (301, 302, 303, 307, 308) or place is None:
-                    _refuse(response)
-                    return await self._body(response, to)
-                try:
-                    address = checked(address.join(yarl.URL(place)))
-                except ValueError as error:
-                    raise FetchError("bad_address", f"redirect: {error}") from None
+            if not await self._robots.allows(address):
+                raise FetchError("robots", f"robots.txt of {address.host} forbids it")
+            async with self._get(address) as response:
+                if (place := _led_to(response)) is None:
+                    yield response
+                    return
+                address = _next(address, place)
         raise FetchError("redirects", f"more than {self._limits.redirects} redirects")
+
+    def _get(self, address: yarl.URL, **headers: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None, "use as a context manager"
+        return self._session.get(address, allow_redirects=False, headers=headers)
+
+    async def _robots_txt(self, origin: yarl.URL) -> str:
+        """What the host's robots.txt says to us, "" if there is none; `FetchError` if that isn't known."""
+        way: list[yarl.URL] = []
+        try:
+            with _named_failures():
+                async with asyncio.timeout(min(ROBOTS_S, self._limits.timeout_s / 2)):
+                    return addressed(await self._robots_body(origin / "robots.txt", way))
+        except FetchError as error:
+            # The host itself can't be reached, or the file can't, after which nothing may be asked.
+            same = error.kind in _OF_THE_HOST and len(way) == 1
+            kind = error.kind if same else "robots_unreachable"
+            what = f"robots.txt: {error.what}"
+            raise FetchError(kind, what, retry_after_s=error.retry_after_s) from None
+
+    async def _robots_body(self, address: yarl.URL, way: list[yarl.URL]) -> bytes:
+        for _ in range(ROBOTS_REDIRECTS + 1):
+            way.append(address)
+            self._refuse_private(address)
+            async with self._get(address, Accept="text/plain, */*;q=0.5") as response:
+                place = _led_to(response)
+                if place is not None:
+                    address = _next(address, place)
+                    continue
+                if response.status == 429 or response.status >= 500:
+                    _refuse(response)
+                if not 200 <= response.status < 300:
+                    return b""
+                body = bytearray()
+                async for piece in _inflated(response):
+                    body += piece
+                    if len(body) >= MOST_BYTES:
+                        break
+                return bytes(body)
+        return b""  # as if there were none, says the RFC
 
     def _refuse_private(self, address: yarl.URL) -> None:
         host = address.host or ""
@@ -184,20 +223,57 @@ class Fetcher:
         bound = self._limits.max_bytes
         if (response.content_length or 0) > bound:
             raise FetchError("too_large", f"{response.content_length:,} bytes, bound {bound:,}")
-        inflate = _Inflate(response.headers.get("Content-Encoding", ""))
         digest, size = hashlib.sha256(), 0
         with open(to, "wb") as file:
-            async for chunk in response.content.iter_chunked(_PIECE):
-                for piece in inflate.pieces(chunk):
-                    size += len(piece)
-                    if size > bound:
-                        raise FetchError("too_large", f"more than {bound:,} bytes")
-                    digest.update(piece)
-                    file.write(piece)
-        inflate.finish()
+            async for piece in _inflated(response):
+                size += len(piece)
+                if size > bound:
+                    raise FetchError("too_large", f"more than {bound:,} bytes")
+                digest.update(piece)
+                file.write(piece)
         if not size:
             raise FetchError("empty", "an answer of zero bytes")
         return Fetched(digest.hexdigest(), size)
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """What goes wrong with a request, as `FetchError`."""
+    try:
+        yield
+    except BadAddressError as error:
+        raise FetchError("bad_address", str(error)) from None
+    except TimeoutError:
+        raise FetchError("timeout", "no answer in time") from None
+    except aiohttp.ClientConnectorDNSError as error:
+        raise _unresolved(error.os_error) from None
+    except aiohttp.ClientConnectorError as error:
+        raise FetchError("unreachable", f"cannot connect ({error.os_error})") from None
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
+        raise FetchError("dropped", f"connection lost ({error or type(error).__name__})") from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise FetchError("malformed", f"no HTTP answer ({error or type(error).__name__})") from None
+
+
+def _led_to(response: aiohttp.ClientResponse) -> str | None:
+    """Where a redirect leads; None for any other answer."""
+    return response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
+
+
+def _next(address: yarl.URL, place: str) -> yarl.URL:
+    try:
+        return checked(address.join(yarl.URL(place)))
+    except ValueError as error:
+        raise FetchError("bad_address", f"redirect: {error}") from None
+
+
+async def _inflated(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body piece by piece, its encoding undone."""
+    inflate = _Inflate(response.headers.get("Content-Encoding", ""))
+    async for chunk in response.content.iter_chunked(_PIECE):
+        for piece in inflate.pieces(chunk):
+            yield piece
+    inflate.finish()
 
 
 class _Inflate:

@@ -14,7 +14,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.candidate import Candidate, Failure, Options, clean
 from sharecap.images.folder import beneath
 from sharecap.images.shards import described
-from sharecap.images.stream import elements, first_character
+from sharecap.images.stream import BadLine, elements, first_character
 
 LISTS = frozenset({".json", ".jsonl"})
 
@@ -65,6 +65,9 @@ def rows(path: Path) -> Iterator[Row | Failure]:
     for number, (key, found) in enumerate(elements(path)):
         if key:
             raise SharecapError("not a list of rows", where=path, todo='give a JSON list of {"image", ...}')
+        if isinstance(found, BadLine):
+            yield Failure(f"{path}::line {found.number}", "malformed", found.what)
+            continue
         named = found.get("image") if isinstance(found, dict) else 0
         names = [] if named is None else [named] if isinstance(named, str) else named
         if isinstance(names, list) and all(isinstance(name, str) and name for name in names):

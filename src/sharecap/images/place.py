@@ -3,6 +3,7 @@
 Nothing is ever unpacked or copied: a member is read at its offset, a row with a few neighbours of its column.
 """
 
+import hashlib
 import os
 import re
 import tarfile
@@ -50,6 +51,15 @@ def read_bytes(image: Image) -> bytes:
     if image.offset:
         return decode.read_span(Path(image.path), image.offset, image.bytes)
     return _row_bytes(image)
+
+
+def verified(image: Image) -> bytes:
+    """The image's bytes, if they are those that were catalogued under its id; `ImageError` changed if not."""
+    data = read_bytes(image)
+    if hashlib.sha256(data).hexdigest() != image.id:
+        todo = "put the old file back, or add it again"
+        raise ImageError("changed", "not the bytes that were catalogued", place_of(image), todo)
+    return data
 
 
 def presence(image: Image) -> Literal["there", "missing", "changed"]:

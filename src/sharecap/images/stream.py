@@ -5,6 +5,7 @@ It never holds more than one element and a buffer in memory.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,22 +17,34 @@ CHUNK = 1 << 20
 MAX_ELEMENT = 64 << 20
 """Characters of one element; a longer one is no row but a mistake."""
 
+NONSENSE = 100
+"""Bad lines before any good one, after which a file is no JSON Lines."""
+
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of JSON Lines that is no JSON."""
+
+    number: int  # from 1
+    what: str
 
 
 def elements(path: Path) -> Iterator[tuple[str, Any]]:
     """(key, element): the elements of a list under "", those of an object's lists under the list's key.
 
-    Values of an object that are no lists come as one element. `SharecapError` if the file is no JSON.
+    Values of an object that are no lists come as one element. `SharecapError` if the file is no JSON. Of JSON
+    Lines each line stands for itself: a bad one comes as `BadLine`, and the rest goes on.
     """
     try:
+        if path.suffix.lower() == ".jsonl":
+            yield from (("", value) for value in _lines(path))
+            return
         with open(path, encoding="utf-8-sig") as file:
             text = _Text(file)
-            if path.suffix.lower() == ".jsonl":
-                while text.peek():
-                    yield "", text.value()
-            elif text.peek() == "[":
+            if text.peek() == "[":
                 yield from (("", value) for value in text.items())
             else:
                 yield from _members(text)
@@ -41,6 +54,45 @@ def elements(path: Path) -> Iterator[tuple[str, Any]]:
         raise SharecapError(f"cannot read the list ({error.strerror})", where=path) from None
     except (ValueError, RecursionError) as error:
         raise SharecapError(f"not whole JSON ({str(error)[:200]})", where=path) from None
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The lines' values. Bad lines wait until one is good: where none is, the file is something else."""
+    number, waiting, good = 0, list[BadLine](), False
+    with open(path, "rb") as file:
+        while line := file.readline(MAX_ELEMENT):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                if len(line) == MAX_ELEMENT and not line.endswith(b"\n"):
+                    while (more := file.readline(CHUNK)) and not more.endswith(b"\n"):
+                        pass
+                    raise ValueError(f"longer than {MAX_ELEMENT:,} bytes")
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                bad = BadLine(number, f"not JSON ({_why(error)})")
+                if good:
+                    yield bad
+                    continue
+                waiting.append(bad)
+                if len(waiting) >= NONSENSE:
+                    break
+                continue
+            if not good:
+                good = True
+                yield from waiting
+            yield value
+    if waiting and not good:
+        raise ValueError(f"no line is; line {waiting[0].number}: {waiting[0].what}")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
 
 
 def first_character(path: Path) -> str:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from sharecap import artifact
 from sharecap.captions.captioner import Answer, FatalError, Request, Sampling
-from sharecap.captions.prepare import verified
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
-from sharecap.images.place import place_of
+from sharecap.images.place import place_of, verified
 
 if TYPE_CHECKING:
     from PIL.Image import Image
