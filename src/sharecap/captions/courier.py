@@ -60,8 +60,8 @@ DEFAULT_PATIENCE = Patience()
 PLAIN = Ask()
 """The request as it is put first."""
 
-LOOK_EVERY = 8
-"""Requests between looks at the disk's free space."""
+LOOK_EVERY = 16
+"""Requests between looks at the disk's free space, which are dear on some file systems."""
 
 
 @dataclass

@@ -85,10 +85,10 @@ class Route:
 
     def matches(self, image: Image) -> bool:
         """Whether this image is meant."""
-        inside = f"{image.path}/{image.member}" if image.offset else image.path  # only tars have an offset
-        return (fnmatchcase(image.path, self.path) or fnmatchcase(inside, self.path)) and all(
-            fnmatchcase(column_of(image, column), glob) for column, glob in self.where
-        )
+        here = fnmatchcase(image.path, self.path)
+        if not here and image.offset:  # which only images in tars have
+            here = fnmatchcase(f"{image.path}/{image.member}", self.path)
+        return here and all(fnmatchcase(column_of(image, column), glob) for column, glob in self.where)
 
 
 @dataclass(frozen=True, eq=False)
