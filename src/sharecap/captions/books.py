@@ -4,6 +4,7 @@ Every engine's outcomes end here, so that ledger and budget have one owner. It m
 whose money was not set aside before.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 from sharecap.captions.captioner import Answer, RejectedError, TeacherError, UnavailableError
@@ -22,7 +23,7 @@ class Books:
     ledger: Ledger
     budget: Budget
 
-    async def answer(
+    def answer(
         self,
         job: Job,
         worst: float | None,
@@ -31,8 +32,8 @@ class Books:
         *,
         second: bool,
         how: How | None,
-    ) -> None:
-        """Settle what the answer cost and put it on disk: as a caption, or as a failure of this `kind`."""
+    ) -> "asyncio.Future[None]":
+        """Settle what the answer cost and book it: as a caption, or as a failure of this `kind`."""
         usage = answer.usage or Usage()
         price = self.budget.price_for(second=second)
         rates = (price.prompt_usd, price.completion_usd) if price else (0.0, 0.0)
@@ -41,20 +42,18 @@ class Books:
         self.budget.settle(worst, cost, job.image.source)
         text = answer.text.strip()
         if kind is None:
-            await self.ledger.done(job.key, text, answer.finish_reason, usage, cost, price=rates, how=how)
-        else:
-            error = answer.refusal or text
-            await self.ledger.failed(
-                job.key,
-                kind,
-                error,
-                usage=usage,
-                cost_usd=cost,
-                text=text,
-                finish_reason=answer.finish_reason,
-                price=rates,
-                how=how,
-            )
+            return self.ledger.done(job.key, text, answer.finish_reason, usage, cost, price=rates, how=how)
+        return self.ledger.failed(
+            job.key,
+            kind,
+            answer.refusal or text,
+            usage=usage,
+            cost_usd=cost,
+            text=text,
+            finish_reason=answer.finish_reason,
+            price=rates,
+            how=how,
+        )
 
     async def unpaid(
         self, job: Job, worst: float | None, kind: str, error: SharecapError, how: How | None = None

@@ -4,8 +4,9 @@ Whatever a captioner does, it must never hand out text that is no answer to the 
 instead is an exception whose class says what to do about it.
 """
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sharecap.captions.pace import NO_LIMITS, Limits
 from sharecap.errors import SharecapError
@@ -45,6 +46,13 @@ class Answer:
     limits: Limits = NO_LIMITS  # what the response said of the server's limits
 
 
+Place = AbstractAsyncContextManager[Any]
+"""Held while a request is out; entering it waits for the server's leave."""
+
+ANYWHERE: Place = nullcontext()
+"""For who sends a single request, and need not wait."""
+
+
 class Captioner(Protocol):
     """Images and a prompt in, captions out."""
 
@@ -64,8 +72,11 @@ class Captioner(Protocol):
     def concurrency(self) -> int:
         """How many requests at a time suit it, where the user doesn't say."""
 
-    async def answer(self, request: Request) -> Answer:
-        """Caption one image; `TeacherError` or `ImageError` if that can't be done."""
+    async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
+        """Caption one image; `TeacherError` or `ImageError` if that can't be done.
+
+        What can be got ready is before `place` is taken: a place is dear, and held for nothing but the wait.
+        """
 
     async def close(self) -> None:
         """Free connections and memory."""
@@ -93,6 +104,12 @@ class FilteredError(RejectedError):
     """A content filter withheld the answer."""
 
     kind = "content_filter"
+
+
+class NotSentError(TeacherError):
+    """The run stopped before the request left."""
+
+    kind = "not_submitted"
 
 
 class BusyError(TeacherError):

@@ -1,6 +1,6 @@
 """The life of one captioning request: reserve, book as sent, send, judge, book the outcome, perhaps again.
 
-Every attempt is on disk as sent before it leaves, and every answer before its worker takes the next request.
+Every attempt is on disk as sent before it leaves, and every answer before its worker's next request leaves.
 A failure's class decides what happens: wait, ask again, give up on the image, or stop the run.
 """
 
@@ -22,6 +22,7 @@ from sharecap.captions.captioner import (
     BusyError,
     Captioner,
     FatalError,
+    NotSentError,
     RejectedError,
     Request,
     Sampling,
@@ -83,6 +84,21 @@ class Errand:
 
 
 @dataclass
+class Leave:
+    """One request's leave to be out, got when it is entered (a `captioner.Place`)."""
+
+    courier: "Courier"
+    prompt: str
+    ticket: Ticket | None = None  # once it has left
+
+    async def __aenter__(self) -> None:
+        self.ticket = await self.courier.go_out(self.prompt)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.courier.is_back()
+
+
+@dataclass
 class Courier:
     """Carries requests to a captioner and books what becomes of them. One per run, inside one event loop."""
 
@@ -105,6 +121,8 @@ class Courier:
     failures: Counter[str] = field(default_factory=Counter)
     stopping: SharecapError | None = None
     full: dict[str, str] = field(default_factory=dict)  # source whose budget is spent -> in words
+    _booked: "asyncio.Future[None] | None" = None  # the answer that was booked last
+    _ready: int = 0  # requests that are booked as sent and wait for their leave
     _passed: int = 0  # times that a request stood before the look at the disk
     _first: Standing = field(default_factory=Standing)
     _second: Standing = field(default_factory=Standing)
@@ -121,6 +139,11 @@ class Courier:
             await self.carry(job)
             if self.stopping:
                 return
+
+    async def booked(self) -> None:
+        """Wait until every answer is on disk."""
+        if self._booked:
+            await self._booked
 
     def stop_if(self, why: SharecapError | None) -> None:
         """Stop for a reason, if there is one."""
@@ -144,39 +167,39 @@ class Courier:
         job, ask = errand.job, ask_after(errand.steps)
         request = self._put(job, ask)
         worst = self._worst(job, ask, request)
-        ticket = await self._may_send(worst, request.prompt, job.image.source)
-        if ticket is None:
+        if not await self._may_send(worst, request.prompt, job.image.source):
             return False
-        captioner = self._asked(ask)
+        captioner, leave = self._asked(ask), Leave(self, request.prompt)
         await self.ledger.sent(job.key, job.image.id, captioner.name, job.prompt.id, worst)
-        self.requests += 1
         try:
-            answer = await self._ask(captioner, request, ticket)
+            answer = await self._ask(captioner, request, leave)
         except ImageError as error:
             await self.books.unpaid(job, worst, kind_of(error), error)
             self._finish(kind_of(error))
             return False
         except TeacherError as error:
-            return await self._missed(errand, worst, ticket, error)
+            return await self._missed(errand, worst, leave.ticket, error)
         kind = verdict(answer, request.prompt)
         if step := self._following(kind, errand.steps):
             errand.steps.append(step)
-            await self._book_answer(job, worst, answer, f"{PENDING}{kind}", steps=errand.steps, ask=ask)
+            self._book_answer(job, worst, answer, f"{PENDING}{kind}", steps=errand.steps, ask=ask)
             return True
-        await self._book_answer(job, worst, answer, kind, steps=errand.steps, ask=ask)
+        self._book_answer(job, worst, answer, kind, steps=errand.steps, ask=ask)
         self._judge(kind, job, answer.text)
         if self.canary and kind is None and not self._by_second(ask):
             self.stop_if(await self.canary.saw(self._aside, job, answer.text))
         return False
 
-    async def _missed(self, errand: Errand, worst: float | None, ticket: Ticket, error: TeacherError) -> bool:
+    async def _missed(
+        self, errand: Errand, worst: float | None, ticket: Ticket | None, error: TeacherError
+    ) -> bool:
         """No answer: wait, put it otherwise, give up on the image, or stop the run. True: once more."""
         job, steps = errand.job, errand.steps
         ask = ask_after(steps)
         if isinstance(error, UnavailableError):
             errand.tries += 1
             await self.books.unavailable(job, worst, error)
-            if error.overloaded:
+            if error.overloaded and ticket:
                 self.pace.overloaded(ticket, 0.0)
             # An address that never answered is more likely wrong than tired.
             answered = self._standing(ask).answered
@@ -190,14 +213,16 @@ class Courier:
             return await self._rejected(job, worst, steps, error)
         await self.books.unpaid(job, worst, error.kind, error)
         if isinstance(error, BusyError):
+            assert ticket, "nobody is busy with what has not left"
             errand.busy += 1
             if errand.busy < self.patience.busy_tries:
                 await self._hold(error, ticket, errand.busy)
                 return True
             self._give_up(error, ask)
-        else:
-            assert isinstance(error, FatalError), error
+        elif isinstance(error, FatalError):
             self.stop(self._of_second(error) if self._by_second(ask) else error)
+        else:
+            assert isinstance(error, NotSentError), error
         return False
 
     async def _rejected(self, job: Job, worst: float | None, steps: list[str], error: RejectedError) -> bool:
@@ -323,15 +348,10 @@ class Courier:
         prompt_id = f"{job.prompt.id}+rephrased" if ask.rephrased else job.prompt.id
         return How(self._asked(ask).name, prompt_id, " ".join(steps))
 
-    async def _may_send(self, worst: float | None, prompt: str, source: str) -> Ticket | None:
-        """Wait for the server's leave, a place and money; None when the run or the source stops."""
+    async def _may_send(self, worst: float | None, prompt: str, source: str) -> bool:
+        """Wait until the request may be got ready and there is money; False when the run or source stops."""
         while not self.stopping and source not in self.full:
-            wait = self.pace.wait_s(prompt)
-            if wait is None:
-                await self._change()
-                continue
-            if wait > 0:
-                await self.pause(wait)
+            if not await self._passes(self.pace.wait_s(prompt, ready=self._ready)):
                 continue
             self._passed += 1
             if self._passed % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
@@ -339,7 +359,8 @@ class Courier:
                 self.stop(SharecapError("no space left on the disk", where=self.disk, todo=todo))
                 continue
             if self.budget.reserve(worst, source):
-                return self.pace.leave(prompt)
+                self._ready += 1
+                return True
             if why := self.budget.source_wall(worst, source):
                 self.full[source] = why
                 continue
@@ -347,7 +368,28 @@ class Courier:
                 self.out_of_money(worst)
                 continue
             await self._change()  # money on the way comes back when a request settles
-        return None
+        return False
+
+    async def go_out(self, prompt: str) -> Ticket:
+        """Wait for the server's leave; `NotSentError` when the run stops before it is given."""
+        while not self.stopping:
+            if await self._passes(self.pace.wait_s(prompt)):
+                self._ready -= 1
+                self.requests += 1
+                return self.pace.leave(prompt)
+        raise NotSentError("the run stopped before the request left")
+
+    def is_back(self) -> None:
+        """A request is over, however it ended."""
+        self.pace.back()
+        self._changed.set()
+
+    async def _passes(self, wait_s: float | None) -> bool:
+        """True if there is nothing to wait for; else wait, and the pace has to be asked again."""
+        if wait_s == 0:
+            return True
+        await (self._change() if wait_s is None else self.pause(wait_s))
+        return False
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -361,32 +403,31 @@ class Courier:
         assert self.canary is not None
         bound = worst_case(request.image, request.prompt, request.sampling.max_tokens)
         worst = self.budget.worst(bound)
-        ticket = await self._may_send(worst, request.prompt, "")
-        if ticket is None:
+        if not await self._may_send(worst, request.prompt, ""):
             return None
         key = aside_key()
         await self.ledger.sent(key, request.image.id, self.captioner.name, self.canary.booked_as, worst)
-        self.requests += 1
         outcome: Answer | SharecapError
         try:
-            outcome = await self._ask(self.captioner, request, ticket)
+            outcome = await self._ask(self.captioner, request, Leave(self, request.prompt))
         except (TeacherError, ImageError) as error:
             outcome = error
         if isinstance(outcome, FatalError):
             self.stop(outcome)
         return await self.books.aside(key, worst, outcome, self.budget.price)
 
-    async def _ask(self, captioner: Captioner, request: Request, ticket: Ticket) -> Answer:
+    async def _ask(self, captioner: Captioner, request: Request, leave: Leave) -> Answer:
         """Send it; the pace learns from what comes back."""
         try:
-            answer = await captioner.answer(request)
+            answer = await captioner.answer(request, leave)
         finally:
-            self.pace.back()
-            self._changed.set()
-        self.pace.answered(ticket, request.prompt, answer.usage, answer.limits)
+            if leave.ticket is None:
+                self._ready -= 1
+        assert leave.ticket, "no captioner answers without a leave"
+        self.pace.answered(leave.ticket, request.prompt, answer.usage, answer.limits)
         return answer
 
-    async def _book_answer(
+    def _book_answer(
         self,
         job: Job,
         worst: float | None,
@@ -395,11 +436,12 @@ class Courier:
         *,
         steps: list[str] | None = None,
         ask: Ask = PLAIN,
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         standing = self._standing(ask)
         standing.answered, standing.given_up = True, 0
         how = self._how(job, steps or [], ask)
-        await self.books.answer(job, worst, answer, kind, second=self._by_second(ask), how=how)
+        self._booked = self.books.answer(job, worst, answer, kind, second=self._by_second(ask), how=how)
+        return self._booked
 
     def _finish(self, kind: str | None) -> None:
         if kind is None:

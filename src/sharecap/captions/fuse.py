@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sharecap.artifact import Artifact, plain
-from sharecap.captions.captioner import DEFAULT_SAMPLING, Answer, Request, Sampling
+from sharecap.captions.captioner import ANYWHERE, DEFAULT_SAMPLING, Answer, Place, Request, Sampling
 from sharecap.captions.gates import CANARY
 from sharecap.captions.layer import Missing, derive, open_layer, read_layer, read_missing, side_by_side
 from sharecap.captions.price import Price
@@ -43,13 +43,14 @@ class Fuser:
         self.name, self.fingerprint = endpoint.name, endpoint.fingerprint
         self.concurrency = endpoint.concurrency
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
         """One pair, one caption."""
         said = json.loads(request.image.alt_text)
         texts = json.dumps({k: said[k] for k in ("alt_text", "caption")}, ensure_ascii=False)
         body = self._endpoint.body(request.prompt, "", request.sampling)
         body["messages"] = [{"role": "user", "content": f"{request.prompt}\n\n{texts}"}]
-        return await self._endpoint.exchange(json.dumps(body).encode())
+        async with place:
+            return await self._endpoint.exchange(json.dumps(body).encode())
 
     async def close(self) -> None:
         """Close the connections."""

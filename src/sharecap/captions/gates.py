@@ -6,12 +6,12 @@ begins late is not drowned by what was good before. A gate must never change, re
 
 import hashlib
 import math
-import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sharecap.captions.language_guess import language_of
+from sharecap.captions.verdict import words_of
 from sharecap.errors import Stopped, UsageError
 
 FAILURES, REFUSALS, TRUNCATIONS = "failures", "refusals", "truncations"
@@ -19,8 +19,6 @@ DUPLICATES, OPENING, BOILERPLATE = "duplicates", "opening", "boilerplate"
 LENGTH, LANGUAGE, CANARY = "length", "language", "canary"
 GATES = (FAILURES, REFUSALS, TRUNCATIONS, DUPLICATES, OPENING, BOILERPLATE, LENGTH, LANGUAGE, CANARY)
 """Names that `--accept` takes. The canary has its own file."""
-
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ class Gates:
 
     def _caption(self, source: str, of: _Source, text: str) -> None:
         limits = self.thresholds
-        words = _WORD.findall(text.lower())
+        words = words_of(text)
         of.captions += 1
         of.characters += len(text)
         if self._was_seen(source, " ".join(words)):

@@ -7,15 +7,15 @@ must never be used to judge a single caption, only shares of many.
 import re
 
 SCRIPTS = {
-    "ja": re.compile(r"[\u3040-\u30ff]"),
-    "zh": re.compile(r"[\u4e00-\u9fff]"),
-    "ko": re.compile(r"[\uac00-\ud7af]"),
-    "ru": re.compile(r"[\u0400-\u04ff]"),
-    "el": re.compile(r"[\u0370-\u03ff]"),
-    "he": re.compile(r"[\u0590-\u05ff]"),
-    "ar": re.compile(r"[\u0600-\u06ff]"),
-    "hi": re.compile(r"[\u0900-\u097f]"),
-    "th": re.compile(r"[\u0e00-\u0e7f]"),
+    "ja": r"[\u3040-\u30ff]",
+    "zh": r"[\u4e00-\u9fff]",
+    "ko": r"[\uac00-\ud7af]",
+    "ru": r"[\u0400-\u04ff]",
+    "el": r"[\u0370-\u03ff]",
+    "he": r"[\u0590-\u05ff]",
+    "ar": r"[\u0600-\u06ff]",
+    "hi": r"[\u0900-\u097f]",
+    "th": r"[\u0e00-\u0e7f]",
 }
 """Letters that give a script away. "ru", "ar" and "hi" stand for all languages of their script."""
 
@@ -76,7 +76,7 @@ def language_of(text: str) -> str:
     """A language's code, or "" where the text doesn't say."""
     text = text[:400]
     if not text.isascii():
-        counts = {code: len(letters.findall(text)) for code, letters in SCRIPTS.items()}
+        counts = {code: len(re.findall(letters, text)) for code, letters in SCRIPTS.items()}
         if counts["ja"] and counts["zh"]:
             counts["ja"] += counts["zh"]  # Japanese mixes both; Chinese has no kana
         code = max(counts, key=lambda c: counts[c])

@@ -200,7 +200,7 @@ class Ledger:
         kind = IN_BATCH if in_batch else None
         await self._book((statement, (key, image_id, model, prompt_id, worst_usd, kind, time.time())))
 
-    async def done(
+    def done(
         self,
         key: bytes,
         text: str,
@@ -210,8 +210,11 @@ class Ledger:
         *,
         price: tuple[float, float] = (0.0, 0.0),
         how: How | None = None,
-    ) -> None:
-        """Book a caption. When this returns, it is on disk. `price` is for what was unpriced before."""
+    ) -> "asyncio.Future[None]":
+        """Book a caption, which is on disk when the future is done, and before all that is booked later.
+
+        `price` is for what was unpriced before.
+        """
         statement = (
             "UPDATE requests SET state = 'done', finish_reason = ?, error_kind = NULL, "
             "error = NULL, reserved_usd = NULL, "
@@ -220,11 +223,11 @@ class Ledger:
         )
         used = (usage.prompt_tokens, usage.completion_tokens, cost_usd, usage != _UNUSED, *price, cost_usd)
         remedied = ((_REMEDIED, (*how, key)),) if how else ()
-        await self._book(
+        return self._book(
             (statement, (finish_reason, *used, time.time(), key)), (_SAY, (text, key)), *remedied
         )
 
-    async def failed(
+    def failed(
         self,
         key: bytes,
         kind: str,
@@ -238,8 +241,8 @@ class Ledger:
         finish_reason: str | None = None,
         price: tuple[float, float] = (0.0, 0.0),
         how: How | None = None,
-    ) -> None:
-        """Book an attempt that brought no caption: `doubtful` if it may be billed all the same."""
+    ) -> "asyncio.Future[None]":
+        """Book, as `done` does, an attempt without a caption: `doubtful` if it may be billed all the same."""
         statement = (
             "UPDATE requests SET state = 'failed', error_kind = ?, error = ?, reserved_usd = NULL, "
             f"prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, {_COST}, "
@@ -251,7 +254,7 @@ class Ledger:
         values = (kind, error[:500], *used, *doubt, finish_reason, time.time(), key)
         said = ((_SAY, (text, key)),) if text is not None else ()
         remedied = ((_REMEDIED, (*how, key)),) if how else ()
-        await self._book((statement, values), *said, *remedied)
+        return self._book((statement, values), *said, *remedied)
 
     def remedied(self, key: bytes) -> tuple[str | None, list[str]]:
         """(kind of its last failure, steps taken) of a request."""
@@ -298,12 +301,12 @@ class Ledger:
         """What the requests came to, if all of them are done."""
         return all_done(self._reader, keys, self.path)
 
-    async def _book(self, *statements: Statement) -> None:
-        """Have the statements made in one commit; the change is made even if nobody waits for it any more."""
+    def _book(self, *statements: Statement) -> "asyncio.Future[None]":
+        """Have the statements made in one commit; the change is made even if nobody waits for it."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fit = tuple((statement, tuple(map(_fit, values))) for statement, values in statements)
         self._queue.put((fit, future))
-        await future
+        return future
 
     def _write(self) -> None:
         """The writer thread: one commit for all changes that have gathered."""
@@ -348,6 +351,7 @@ def _settle(futures: Sequence["asyncio.Future[None]"], error: BaseException | No
                 future.set_result(None)
             else:
                 future.set_exception(error)
+                future.exception()  # seen: not everybody waits, and what is booked next fails too
 
     with contextlib.suppress(RuntimeError):  # the loop was closed, perhaps just now: nobody waits any more
         futures[0].get_loop().call_soon_threadsafe(tell)

@@ -19,6 +19,9 @@ CUT = 0.75
 RUN = 25
 """Answers in a row that widen the window by one; a window below it widens once per round trip."""
 
+AHEAD = 8
+"""For every so many requests that may be out, one more may be got ready to leave when one of them is back."""
+
 CHARS_PER_TOKEN = 4.0
 """Of a prompt's text. What it is off by counts with the image, whose tokens are learned."""
 
@@ -127,12 +130,16 @@ class Pace:
         """How many requests may be out now."""
         return max(1, min(self.ceiling, int(self._window)))
 
-    def wait_s(self, prompt: str) -> float | None:
-        """Seconds after which to ask again; 0: leave now; None: not before a request is back."""
+    def wait_s(self, prompt: str, *, ready: int | None = None) -> float | None:
+        """Seconds after which to ask again; 0: leave now; None: not before a request is back.
+
+        With `ready` it is asked for a request that is to be got ready, beside so many that are.
+        """
         now = self.clock()
         if now < self._resume_at:
             return self._resume_at - now
-        if self.out >= self.window:
+        near, room = (self.out, 0) if ready is None else (self.out + ready, self.window // AHEAD)
+        if near >= self.window + room:
             return None
         return max(self.requests.wait_s(1, now), self.tokens.wait_s(self.expected_tokens(prompt), now))
 

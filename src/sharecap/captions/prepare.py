@@ -51,8 +51,8 @@ class Preparer:
     async def data_url(self, image: Image) -> bytes:
         """As the function of that name."""
         if not self._threads:
-            cores = os.cpu_count() or 1
-            self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(cores)]
+            others = max(1, (os.cpu_count() or 1) - 1)  # the event loop needs a core for itself
+            self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(others)]
             for thread in self._threads:
                 thread.start()
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

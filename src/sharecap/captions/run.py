@@ -5,6 +5,7 @@ the layer. It may be killed at any moment: what was answered is kept, what was i
 """
 
 import asyncio
+import gc
 import random
 import signal
 import threading
@@ -26,7 +27,7 @@ from sharecap.captions.language_guess import code_of
 from sharecap.captions.layer import KIND, Missing, open_layer, refuse_other_layer, seal
 from sharecap.captions.ledger import IN_BATCH, Entry, Ledger
 from sharecap.captions.outbox import Engine
-from sharecap.captions.pace import Pace
+from sharecap.captions.pace import AHEAD, Pace
 from sharecap.captions.plan import PIECE, Job, Plan, Survey, Trail, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
@@ -256,8 +257,8 @@ def _workers(at_once: int) -> Engine:
 
     async def engine(courier: Courier, wanted: Plan, asked: Survey) -> None:
         jobs = wanted.open_jobs(asked)
-        # The pace lets no more than `at_once` out; the few beyond take their places while answers go to disk.
-        workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once + at_once // 8)]
+        # The pace lets no more than `at_once` out; the few beyond are ready when one of these is back.
+        workers = [asyncio.create_task(courier.work(jobs)) for _ in range(at_once + at_once // AHEAD)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -273,9 +274,11 @@ def _drive(engine: Callable[[Courier], Awaitable[None]], make_courier: Callable[
 
     async def main() -> int:
         courier = make_courier()
+        gc.freeze()  # what was imported stays: no collection has to look through it, nor the exit
         with _interrupts(courier):
             try:
                 await engine(courier)
+                await courier.booked()
             finally:
                 await courier.captioner.close()
                 if courier.second:

@@ -72,7 +72,7 @@ def is_loop(text: str) -> bool:
     """The text goes round in circles: a block of up to 30 words three times running over at least 24 words,
     a sentence of four or more words four times, or characters without words that repeat ten times over 100.
     """
-    words = _words(text)
+    words = words_of(text)
     # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
     if _runs_repeat(words) and _goes_round(words):
         return True
@@ -116,12 +116,12 @@ def is_echo(text: str, prompt: str) -> bool:
     from its first word on) are the prompt's.
     """
     prompt = without_words(prompt)
-    words, asked = _words(text), _words(prompt)
+    words, asked = words_of(text), words_of(prompt)
     if len(asked) < _ECHO_WORDS:
         return bool(asked) and words[: len(asked)] == asked
     # Eight words of the prompt hold one of the text's fours, end to end: most captions have none of these.
     half, fours = _ECHO_WORDS // 2, _runs_of(prompt, _ECHO_WORDS // 2)
-    if not any(" ".join(words[at : at + half]) in fours for at in range(0, len(words), half)):
+    if fours.isdisjoint([" ".join(words[at : at + half]) for at in range(0, len(words), half)]):
         return False
     theirs, runs = _runs_of(prompt, _ECHO_WORDS), _runs(words, _ECHO_WORDS)
     return bool(runs) and sum(run in theirs for run in runs) >= 0.3 * len(runs)
@@ -133,11 +133,12 @@ def _runs(words: Sequence[str], size: int) -> list[str]:
 
 @functools.lru_cache(maxsize=64)
 def _runs_of(prompt: str, size: int) -> frozenset[str]:
-    return frozenset(_runs(_words(prompt), size))
+    return frozenset(_runs(words_of(prompt), size))
 
 
 @functools.lru_cache(maxsize=64)
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words in lower case; kept for a while, since a caption is looked at from several sides."""
     return _WORD.findall(text.lower())
 
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:  # most long work runs without a terminal, and should start at once
+    from rich.status import Status
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Progress:
     _started: float = 0.0
     _shown: float = 0.0
     _base: int = 0
-    _status: Status | None = field(default=None, repr=False)
+    _status: "Status | None" = field(default=None, repr=False)
 
     @contextmanager
     def shown(self) -> Iterator["Progress"]:
@@ -43,6 +43,8 @@ class Progress:
             yield self
             return
         if stream.isatty():
+            from rich.console import Console
+
             self._status = Console(file=stream).status(self.line())
             with self._status:
                 yield self

@@ -15,8 +15,10 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap.captions.captioner import (
+    ANYWHERE,
     Answer,
     FatalError,
+    Place,
     Request,
     TeacherError,
     UnavailableError,
@@ -102,7 +104,7 @@ class _Line(_Tolerant):
 class BatchTeacher(Endpoint):
     """`base` is the URL up to and without `/batches`. The same model behind the same keys as its endpoint."""
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:  # noqa: ARG002
         """Batches answer no single request."""
         raise FatalError(f"a batch API answers no single request ({request.image.id[:12]})", where=self.base)
 

@@ -16,10 +16,12 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap.captions.captioner import (
+    ANYWHERE,
     Answer,
     BusyError,
     FatalError,
     FilteredError,
+    Place,
     RejectedError,
     Request,
     Sampling,
@@ -102,10 +104,11 @@ class Endpoint:
         self._preparer = Preparer()
         self._around = functools.lru_cache(maxsize=64)(self._rendered_around)
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
         url = await self._preparer.data_url(request.image)
-        return await self.exchange(self.payload(request.prompt, url, request.sampling))
+        async with place:
+            return await self.exchange(self.payload(request.prompt, url, request.sampling))
 
     async def exchange(self, payload: bytes) -> Answer:
         """Send the JSON of one request; its answer, or `TeacherError`."""

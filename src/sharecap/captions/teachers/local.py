@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharecap import artifact
-from sharecap.captions.captioner import Answer, FatalError, Request, Sampling
+from sharecap.captions.captioner import ANYWHERE, Answer, FatalError, Place, Request, Sampling
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
 from sharecap.images.place import place_of, verified
@@ -44,13 +44,14 @@ class LocalCaptioner:
         self._waiting: list[Waiting] = []
         self._batcher: asyncio.Task[None] | None = None
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
         """Caption one image, in a batch with whatever waits at the same time."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
-        if self._batcher is None or self._batcher.done():
-            self._batcher = asyncio.create_task(self._work())
-        return await future
+        async with place:
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            self._waiting.append((request, future))
+            if self._batcher is None or self._batcher.done():
+                self._batcher = asyncio.create_task(self._work())
+            return await future
 
     async def close(self) -> None:
         """Let go of the model."""
