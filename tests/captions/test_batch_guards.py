@@ -232,9 +232,10 @@ async def answered(self, *args):
     said = await answer(self, *args)
     die("answered")
     return said
-async def is_done(self, *args, **more):
-    await done(self, *args, **more)
-    die("booked")
+def is_done(self, *args, **more):
+    booked = done(self, *args, **more)
+    booked.add_done_callback(lambda _: die("booked"))
+    return booked
 Courier.carry, Ledger.sent, Endpoint.answer, Ledger.done = carried, is_sent, answered, is_done
 cli.main()
 """

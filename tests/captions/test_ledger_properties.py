@@ -7,7 +7,7 @@ is in parts of 1/1024 dollar, which floats add up exactly, so a sum is right or 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Request:
 class Change:
     """Something to book, and what it does to the model."""
 
-    book: Callable[[Ledger], Coroutine[Any, Any, None]]
+    book: Callable[[Ledger], Awaitable[None]]
     statements: int  # in SQL
 
 
@@ -142,7 +142,7 @@ class Bookkeeping(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def something_is_booked(self, data: st.DataObject) -> None:
-        self._await(self._draw(data).book(self.ledger))
+        self._await(self._book(self._draw(data)))
 
     @rule(data=st.data(), number=st.integers(2, 5))
     def changes_gather(self, data: st.DataObject, number: int) -> None:
@@ -150,7 +150,7 @@ class Bookkeeping(RuleBasedStateMachine):
         changes = [self._draw(data) for _ in range(number)]
 
         async def together() -> None:
-            await asyncio.gather(*(change.book(self.ledger) for change in changes))
+            await asyncio.gather(*(self._book(change) for change in changes))
 
         self._await(together())
 
@@ -160,7 +160,7 @@ class Bookkeeping(RuleBasedStateMachine):
         change = self._draw(data)
 
         async def give_up() -> None:
-            waiting = asyncio.create_task(change.book(self.ledger))
+            waiting = asyncio.create_task(self._book(change))
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -220,7 +220,7 @@ class Bookkeeping(RuleBasedStateMachine):
             seen += 1
 
         self.ledger._writer.set_trace_callback(statement)
-        self._await(change.book(self.ledger))
+        self._await(self._book(change))
         self.ledger._writer.set_trace_callback(None)
         assert seen == change.statements + 2  # with BEGIN and COMMIT
         if copies:
@@ -344,6 +344,9 @@ class Bookkeeping(RuleBasedStateMachine):
             ),
             1 + (said is not None) + (how is not None),
         )
+
+    async def _book(self, change: "Change") -> None:
+        await change.book(self.ledger)
 
     def _await(self, booking: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(asyncio.wait_for(booking, 60))

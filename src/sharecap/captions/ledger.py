@@ -63,6 +63,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS requests_key ON requests (key);
 PRAGMA user_version = {VERSION};
 """
 
+GATHER_S = 0.002
+"""For so long the writer lets changes gather: an answer and its worker's next request share a commit then."""
+
 IN_BATCH = "in_batch"
 """`error_kind` of a request in state `sent` whose answer comes with a batch, be it after a restart."""
 
@@ -313,6 +316,7 @@ class Ledger:
         broken: Exception | None = None
         while True:
             items = [self._queue.get()]
+            time.sleep(GATHER_S)
             while not self._queue.empty():
                 items.append(self._queue.get())
             batch = [item for item in items if item is not None]
