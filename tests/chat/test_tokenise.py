@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -88,6 +88,7 @@ def test_the_ids_are_those_of_the_whole_text_in_one_piece(kind: str) -> None:
 @given(text=st.text(min_size=1).filter(str.strip))
 def test_any_text_comes_back_from_its_labels(template: Template, text: str) -> None:
     cut = cutter("bytes", template)
+    assume(not cut.reserved.search(text))
     try:
         text.encode()
         (document,) = cut.documents([row("<image>", text)])

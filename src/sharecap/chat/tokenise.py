@@ -7,7 +7,7 @@ words raises. It must never mask a row silently, and never find answers by searc
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from sharecap.records import IMAGE_TOKEN, Conversation
 
 if TYPE_CHECKING:  # planning from lengths must not wait for transformers to load
     from transformers import PreTrainedTokenizerBase
+
+Cut = Literal["", "after_an_answer", "within_an_answer"]
 
 BATCH = 4096
 """Pieces that are cut in one call: the tokenizer's threads are kept busy, memory stays small."""
@@ -34,6 +36,7 @@ class Document:
     learned: NDArray[np.bool_]  # [T], True where the token is the assistant's or ends its answer
     images: tuple[str, ...]
     image_starts: tuple[int, ...] = ()  # first place of each image in `ids`
+    cut: Cut = ""  # where the row was cut for its length
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,9 +45,9 @@ class Document:
 class Cutter:
     """Cuts conversations for one tokenizer and one template.
 
-    `image_tokens` is the number of places that an image takes in the language model: one number for all, or a
-    function of the image's name in `Conversation.images`. `ending` are the tokens that end an answer (one,
-    but for vicuna_v0), `stop` the last of them.
+    `image_tokens` is the number of places that an image takes in the language model: one number for all, or
+    a function of its name in `Conversation.images` (one that can be pickled, for workers). `ending` holds the
+    tokens that end an answer; `stop` is that token where it is one (vicuna_v0 has more: None).
     """
 
     def __init__(
@@ -53,8 +56,7 @@ class Cutter:
         template: AnyTemplate,
         image_tokens: int | Callable[[str], int],
     ) -> None:
-        self.tokenizer, self.template = tokenizer, template
-        self.image_tokens = image_tokens if callable(image_tokens) else lambda _: image_tokens
+        self.tokenizer, self.template, self.image_tokens = tokenizer, template, image_tokens
         self.image_id = single_id(tokenizer, template.image)
         for mark in template.marks:
             single_id(tokenizer, mark)
@@ -63,20 +65,9 @@ class Cutter:
             raise SharecapError("the tokenizer has no end-of-sequence token", where=named(tokenizer))
         self.stop_text = str(tokenizer.eos_token) if template.stop is None else template.stop
         self.ending = tuple(self.after("a", [self.stop_text])[0])
-        self.stop = self.ending[-1]
+        self.stop = self.ending[0] if len(self.ending) == 1 else None
         self.joint = self.cut([template.joint])[0] if template.joint else []
         self.reserved = re.compile("|".join(map(re.escape, control_tokens(tokenizer))) or "(?!)")
-
-    def check_model(self, embeddings: int, image_id: int) -> None:
-        """Raise unless the tokenizer fits a model with that many embeddings and images at `image_id`."""
-        highest = max(self.tokenizer.get_vocab().values())
-        if highest >= embeddings:
-            what = f"the tokenizer's ids go up to {highest}, the model has {embeddings} embeddings"
-            todo = "use the model's own tokenizer, or resize its embeddings"
-            raise SharecapError(what, where=named(self.tokenizer), todo=todo)
-        if image_id != self.image_id:
-            what = f"{self.template.image} is token {self.image_id}, the model expects images at {image_id}"
-            raise SharecapError(what, where=named(self.tokenizer), todo="use the model's own tokenizer")
 
     def cut(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added at its borders."""
@@ -112,6 +103,10 @@ class Cutter:
                     what = f"the tokenizer joins {joint!r} with what follows it ({text[:20]!r})"
                     raise SharecapError(what, where=named(self.tokenizer), todo="use another template")
         return [alone[text] if ids is None else ids for text, ids in zip(texts, found, strict=True)]
+
+    def places(self, image: str) -> int:
+        """Places that the image takes."""
+        return self.image_tokens(image) if callable(self.image_tokens) else self.image_tokens
 
     def documents(self, conversations: Iterable[Conversation]) -> list[Document]:
         """Each conversation as tokens; `SharecapError` names the first row that can't be cut exactly."""
@@ -177,7 +172,7 @@ class Cutter:
                 raise SharecapError(what, where=f"row {row.id}", todo="clean the text")
             for token in given:
                 if token == self.image_id:
-                    places = self.image_tokens(row.images[len(starts)])
+                    places = self.places(row.images[len(starts)])
                     starts.append(len(ids))
                     ids += [token] * places
                 else:

@@ -4,8 +4,9 @@ A row is cut after its last whole answer that fits; if none fits, within its fir
 not learned. It must never cut an image, nor keep a row that has no answer left; what it did is counted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,20 +22,13 @@ class Fitted:
     """The rows that fit, in their order, and what became of the others."""
 
     documents: list[Document]
-    dropped: int = 0  # rows that are gone
-    cut_after_an_answer: int = 0  # rows that lost later turns
-    cut_within_an_answer: int = 0  # rows that lost the end of their one answer, and its stop
-    tokens_lost: int = 0  # learned tokens, of all of these rows
+    counts: Mapping[str, int]  # "dropped" and the kinds of `Document.cut` -> rows
+    learned_tokens_lost: int  # in all of these rows
 
     def __str__(self) -> str:
         """What was done, in one line; "" if nothing was."""
-        done = {
-            "dropped": self.dropped,
-            "cut after an answer": self.cut_after_an_answer,
-            "cut within an answer": self.cut_within_an_answer,
-        }
-        told = ", ".join(f"{count} {what}" for what, count in done.items() if count)
-        return f"rows too long: {told}; {self.tokens_lost} learned tokens lost" if told else ""
+        told = ", ".join(f"{rows:,} {what.replace('_', ' ')}" for what, rows in self.counts.items())
+        return f"rows too long: {told}; {self.learned_tokens_lost:,} tokens to learn lost" if told else ""
 
 
 def fit(documents: Sequence[Document], room: int, too_long: TooLong) -> Fitted:
@@ -45,41 +39,37 @@ def fit(documents: Sequence[Document], room: int, too_long: TooLong) -> Fitted:
         what = f"{len(long)} of {len(documents)} rows have more than {room} tokens, the longest {len(worst)}"
         todo = (
             "raise pack_tokens (up to what the model can take), "
-            "or shorten or drop such rows with too_long='cut' or too_long='drop'"
+            "or drop or cut such rows with too_long='drop' or too_long='cut'"
         )
         raise SharecapError(what, where=f"row {worst.id}", todo=todo)
     kept: list[Document] = []
-    after = within = lost = 0
+    counts: Counter[str] = Counter()
     for document in documents:
-        short = (
-            document if len(document) <= room else shortened(document, room) if too_long == "cut" else None
-        )
-        lost += int(document.learned.sum()) - (0 if short is None else int(short.learned.sum()))
-        if short is None:
-            continue
-        kept.append(short)
-        if short is not document:
-            whole = not document.learned[len(short)]  # an answer that goes on was cut within
-            after, within = after + whole, within + (not whole)
-    return Fitted(kept, len(documents) - len(kept), after, within, lost)
+        short = shortened(document, room) if too_long == "cut" else document
+        if len(short) > room:
+            counts["dropped"] += 1
+        else:
+            kept.append(short)
+            counts[short.cut] += bool(short.cut)
+    lost = sum(int(d.learned.sum()) for d in documents) - sum(int(d.learned.sum()) for d in kept)
+    return Fitted(kept, +counts, lost)
 
 
-def shortened(document: Document, room: int) -> Document | None:
-    """The document cut to at most `room` tokens; None if no answer would be left of it."""
-    assert len(document.image_starts) == len(document.images), (
-        "places of images are needed to keep them whole"
-    )
+def shortened(document: Document, room: int) -> Document:
+    """The document cut to at most `room` tokens, or as it is if no answer would be left of it."""
+    assert len(document.image_starts) == len(document.images), "an image is kept whole: where does it start?"
     learned = document.learned
-    ends = (
-        np.flatnonzero(learned & ~np.append(learned[1:], False)) + 1
-    )  # where each answer, stop included, ends
-    begins = int(learned.argmax()) if len(ends) else len(learned)
-    fitting = ends[ends <= room]
-    if len(fitting):
-        size = int(fitting[-1])
-    elif begins < room:
-        size = room
-    else:
-        return None
+    if len(document) <= room or not learned[:room].any():
+        return document
+    ends = np.flatnonzero(learned & ~np.append(learned[1:], False)) + 1  # of each answer, its stop included
+    whole = ends[ends <= room]
+    size = int(whole[-1]) if len(whole) else room
     starts = tuple(start for start in document.image_starts if start < size)
-    return Document(document.id, document.ids[:size], learned[:size], document.images[: len(starts)], starts)
+    return replace(
+        document,
+        ids=document.ids[:size],
+        learned=learned[:size],
+        images=document.images[: len(starts)],
+        image_starts=starts,
+        cut="after_an_answer" if len(whole) else "within_an_answer",
+    )

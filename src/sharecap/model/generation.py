@@ -153,10 +153,10 @@ class Generator:
         return vectors, mask
 
     def ended(self, ids: Sequence[int]) -> bool:
-        return bool(ids) and ids[-1] == self.cutter.stop
+        return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending
 
     def reply(self, prompt: Document, ids: list[int]) -> Reply:
-        words = ids[:-1] if self.ended(ids) else ids
+        words = ids[: -len(self.cutter.ending)] if self.ended(ids) else ids
         text = self.llava.tokenizer.decode(
             words, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
