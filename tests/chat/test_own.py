@@ -1,6 +1,7 @@
 """A model's own chat template: the ids of plain transformers and exact labels, or one clear line."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -9,10 +10,13 @@ from sharecap.chat.own import OwnTemplate
 from sharecap.chat.templates import jinja, template_named
 from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model.build import Llava
+from sharecap.model.folder import load, save
+from sharecap.model.generation import Decoding, Generator, Query
 from sharecap.records import Conversation, Turn
 from tests.chat.llama import llama
 from tests.chat.test_published_rules import spoken
-from tests.model.tiny import byte_level
+from tests.model.tiny import byte_level, picture, tiny_llava
 
 # What Qwen2.5-VL's template writes for texts and images.
 QWEN = (
@@ -160,6 +164,22 @@ def test_what_a_template_itself_refuses_is_said_with_the_row() -> None:
     cutter = Cutter(tokenizer, OwnTemplate.of(tokenizer), 1)
     with pytest.raises(SharecapError, match=r"fails \(Only user and assistant roles are supported!\): row r"):
         cutter.documents([talk("Q", "A", system="Be brief.")])
+
+
+def test_a_saved_model_keeps_its_own_template_and_answers_in_it(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path, qwen())
+    llava.processor.chat_template = QWEN.replace("<|image_pad|>", "<image>")
+    save(Llava(llava.model, llava.processor, "own"), tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert (again.template, again.processor.chat_template) == ("own", llava.processor.chat_template)
+    generator = Generator(again)
+    assert generator.cutter.ending == (again.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    assert generator.cutter.stop in again.model.generation_config.eos_token_id
+    (reply,) = generator.generate([Query((picture(0),), "What is it?")], Decoding(max_new_tokens=2))
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    text = again.processor.apply_chat_template(asked, add_generation_prompt=True)
+    ids = again.processor(images=picture(0), text=text, add_special_tokens=False)["input_ids"][0]
+    assert reply.usage.prompt_tokens == len(ids)
 
 
 def test_own_needs_a_model_to_speak_like() -> None:

@@ -65,7 +65,9 @@ class Generator:
         self.llava, self.batch_size = llava, batch_size
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
-        self.cutter = Cutter(llava.tokenizer, template_named(llava.template), llava.image_tokens)
+        self.cutter = Cutter(
+            llava.tokenizer, template_named(llava.template, llava.processor), llava.image_tokens
+        )
 
     @classmethod
     def load(cls, directory: Path, batch_size: int = 64) -> Self:
