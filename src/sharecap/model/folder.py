@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from sharecap.artifact import write_atomically
+from sharecap.chat.own import OWN
 from sharecap.chat.templates import TEMPLATES, jinja, template_named
 from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError
@@ -57,11 +58,12 @@ def save(llava: Llava, directory: Path) -> None:
         part._name_or_path = ""  # where it was loaded from is nobody's business
     config.save_pretrained(directory)
     generation = copy.deepcopy(llava.model.generation_config)
-    stop = Cutter(llava.tokenizer, template_named(llava.template), llava.image_tokens).stop
+    template = template_named(llava.template, llava.processor)
+    stop = Cutter(llava.tokenizer, template, llava.image_tokens).stop
     ends = [i for i in (config.eos_token_id, stop) if i is not None]
     generation.eos_token_id = list(dict.fromkeys(ends))  # plain `generate` stops where we do
     generation.save_pretrained(directory)
-    llava.processor.chat_template = jinja(template_named(llava.template))
+    llava.processor.chat_template = jinja(template)
     llava.processor.save_pretrained(directory)
     write_atomically(directory / NOTE, json.dumps({"template": llava.template}))
 
@@ -105,6 +107,6 @@ def template_of(directory: Path) -> str:
         return "vicuna_v1"
     except (OSError, ValueError, KeyError, TypeError):
         raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again") from None
-    if name not in TEMPLATES:
+    if name not in (*TEMPLATES, OWN):
         raise SharecapError(f"unknown template {name!r}", where=directory / NOTE, todo="update sharecap")
     return str(name)

@@ -65,7 +65,9 @@ class Generator:
         self.llava, self.batch_size = llava, batch_size
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
-        self.cutter = Cutter(llava.tokenizer, template_named(llava.template), llava.image_tokens)
+        self.cutter = Cutter(
+            llava.tokenizer, template_named(llava.template, llava.processor), llava.image_tokens
+        )
 
     @classmethod
     def load(cls, directory: Path, batch_size: int = 64) -> Self:
@@ -153,10 +155,10 @@ class Generator:
         return vectors, mask
 
     def ended(self, ids: Sequence[int]) -> bool:
-        return bool(ids) and ids[-1] == self.cutter.stop
+        return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending
 
     def reply(self, prompt: Document, ids: list[int]) -> Reply:
-        words = ids[:-1] if self.ended(ids) else ids
+        words = ids[: -len(self.cutter.ending)] if self.ended(ids) else ids
         text = self.llava.tokenizer.decode(
             words, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
