@@ -74,7 +74,7 @@ def test_a_bad_row_is_counted_and_named(tmp_path: Path, row: object, why: str) -
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("[1,", "not JSON"), ('{"id": 1}', "not a JSON list"), ("\ufffd", "not JSON")]
+    ("text", "why"), [("[1,", "not JSON"), ('{"id": 1}', "not a JSON list"), ("\ufffd", "not a JSON list")]
 )
 def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "rows.json").write_text(text)
@@ -94,7 +94,7 @@ def test_an_image_outside_the_root_is_refused_and_nothing_is_written(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1,]"])
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "[1,]", "[1 2]", "[1] 2", '["a'])
 def test_what_is_no_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "rows.json").write_text(text)
     with pytest.raises(SharecapError, match="not JSON"):

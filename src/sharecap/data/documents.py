@@ -60,7 +60,7 @@ class Documents(Sequence[Document]):
         return self.take([range(len(self))[number]])[0]
 
     def take(self, numbers: Sequence[int]) -> list[Document]:
-        """The documents of these rows, cut in one go; `SharecapError` if one has changed since it was measured."""
+        """These rows' documents, cut in one go; `SharecapError` if one has changed since it was measured."""
         if self.cut is not None:
             return [self.cut[i] for i in numbers]
         found = self.cutter.documents(self.rows[i] for i in numbers)

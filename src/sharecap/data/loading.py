@@ -178,7 +178,7 @@ def in_processes(work: Packs, tasks: Tasks, workers: int) -> Iterator[tuple[Pack
     loader = DataLoader(
         work,
         batch_size=None,
-        sampler=handed_out(),  # type: ignore[arg-type]
+        sampler=handed_out(),
         num_workers=workers,
         prefetch_factor=AHEAD,
         worker_init_fn=alone,
@@ -211,7 +211,7 @@ def alone(_: int) -> None:
 
 
 def died(error: RuntimeError) -> Exception:
-    """What the loader says when a process is gone, in one line; other errors are ours and stay as they are."""
+    """What the loader says when a process is gone, in one line; other errors stay as they are."""
     if not str(error).startswith("DataLoader worker"):
         return error
     what = f"a process that loads rows died ({str(error).splitlines()[0].strip()})"

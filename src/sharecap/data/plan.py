@@ -1,4 +1,4 @@
-"""Which rows every step takes and how they share packs, from lengths alone: any step, without those before it.
+"""Which rows a step takes and how they share packs, from lengths alone, whatever came before the step.
 
 Two ways: `packed` (documents fill packs up to a budget of tokens, the rows of a step are a random draw), and
 `grouped`, as the paper's authors trained: a step's rows all have images or all have none, of like length
@@ -35,8 +35,9 @@ class Sizes:
         found = [(len(d), len(d.images), int(d.learned[1:].sum())) for d in documents]
         return cls(*np.array(found, dtype=np.int32).reshape(-1, 3).T)
 
-    def at(self, rows: NDArray[np.int64]) -> "Sizes":
+    def at(self, rows: Sequence[int] | NDArray[np.int64]) -> "Sizes":
         """The sizes of some of the rows."""
+        rows = np.asarray(rows, dtype=np.int64)
         return Sizes(self.tokens[rows], self.images[rows], self.learned[rows])
 
 
