@@ -146,8 +146,10 @@ def list_in(file: BufferedReader, path: Path) -> tuple[NDArray[np.int64], str]:
             "not a JSON list of rows" if first else "not JSON (an empty file)", where=path, todo=TODO
         )
     at += 1
-    closed = skip() == "]"
-    while not closed:
+    mark = skip()
+    if mark == "]":
+        at += 1
+    while mark != "]":
         if not skip():
             raise bad("the file ends in the list")
         try:
@@ -164,7 +166,6 @@ def list_in(file: BufferedReader, path: Path) -> tuple[NDArray[np.int64], str]:
         if mark not in (",", "]"):
             raise bad("no comma" if mark else "the file ends in the list")
         at += 1
-        closed = mark == "]"
     if skip():
         raise bad("text after the list")
     return as_array(spans), total.hexdigest()

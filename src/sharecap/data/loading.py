@@ -8,21 +8,23 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from sharecap.chat.tokenise import Document
 from sharecap.data.documents import Documents
 from sharecap.data.packing import pack
 from sharecap.data.plan import Batching, Plan, Sizes
+from sharecap.data.processes import in_order
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 
 AHEAD = 2
-"""Steps that the thread prepares before they are asked for; packs that each process does."""
+"""Steps that the thread prepares before they are asked for."""
 
 Pixels = Callable[[Sequence[str]], Tensor]
 """Files of pictures -> [n, 3, height, width]; `ImageError` names one that can't be read."""
@@ -91,43 +93,14 @@ def plan_of(documents: Sequence[Document], batching: Batching, seed: int) -> Pla
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """An error on its way out of a worker process; errors with more than one argument don't survive it."""
-
-    what: str
-    where: str | None
-    todo: str | None
-    reason: str | None  # of an `ImageError`
-
-    @classmethod
-    def of(cls, error: SharecapError) -> "Trouble":
-        """What to carry."""
-        reason = error.reason if isinstance(error, ImageError) else None
-        return cls(error.what, error.where, error.todo, reason)
-
-    def error(self) -> SharecapError:
-        """The error as it was."""
-        if self.reason is not None:
-            return ImageError(self.reason, self.what, self.where, self.todo)
-        return SharecapError(self.what, where=self.where, todo=self.todo)
-
-
-@dataclass(frozen=True)
-class Packs(Dataset["PackTensors | Trouble"]):
+class Packs:
     """Row numbers -> pack; the part that may run in another process."""
 
     documents: Sequence[Document]
     pixels: Pixels
     padded: bool
 
-    def __getitem__(self, numbers: Sequence[int]) -> PackTensors | Trouble:
-        try:
-            return self.make(numbers)
-        except SharecapError as error:
-            return Trouble.of(error)
-
-    def make(self, numbers: Sequence[int]) -> PackTensors:
-        """The pack of these rows."""
+    def __call__(self, numbers: Sequence[int]) -> PackTensors:
         if isinstance(self.documents, Documents):
             chosen = self.documents.take(numbers)
         else:
@@ -150,7 +123,7 @@ def in_thread(work: Packs, tasks: Tasks, _: int) -> Iterator[tuple[PackTensors, 
     """The packs of each step, made by one thread that is `AHEAD` steps ahead."""
 
     def prepare(task: Sequence[Sequence[int]]) -> tuple[PackTensors, ...]:
-        return tuple(work.make(numbers) for numbers in task)
+        return tuple(work(numbers) for numbers in task)
 
     with ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
         waiting: deque[Future[tuple[PackTensors, ...]]] = deque()
@@ -167,56 +140,16 @@ def in_thread(work: Packs, tasks: Tasks, _: int) -> Iterator[tuple[PackTensors, 
 
 
 def in_processes(work: Packs, tasks: Tasks, workers: int) -> Iterator[tuple[PackTensors, ...]]:
-    """The packs of each step, made by `workers` processes; they come in the order of the tasks."""
-    counts: deque[int] = deque()  # packs of the steps that were handed out
-
-    def handed_out() -> Iterator[tuple[int, ...]]:
-        for task in tasks:
-            counts.append(len(task))
-            yield from task
-
-    loader = DataLoader(
-        work,
-        batch_size=None,
-        sampler=handed_out(),
-        num_workers=workers,
-        prefetch_factor=AHEAD,
-        worker_init_fn=alone,
-        generator=torch.Generator(),  # by default it would draw from the run's own randomness
-    )
-    made = iter(loader)
-    more = True
-    while more or counts:
-        packs: list[PackTensors] = []
-        while not counts or len(packs) < counts[0]:
-            try:
-                found = next(made)
-            except StopIteration:
-                more = False
-                break
-            except RuntimeError as error:
-                raise died(error) from None
-            if isinstance(found, Trouble):
-                raise found.error()
-            packs.append(found)
-        if counts:
-            assert len(packs) == counts[0]
-            counts.popleft()
-            yield tuple(packs)
+    """The packs of each step, made by `workers` processes."""
+    tasks, again = tee(tasks)
+    with closing(in_order(work, chain.from_iterable(tasks), workers, one_thread)) as made:
+        for task in again:
+            yield tuple(islice(made, len(task)))
 
 
-def alone(_: int) -> None:
-    """A worker is one core's work."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def died(error: RuntimeError) -> Exception:
-    """What the loader says when a process is gone, in one line; other errors stay as they are."""
-    if not str(error).startswith("DataLoader worker"):
-        return error
-    what = f"a process that loads rows died ({str(error).splitlines()[0].strip()})"
-    todo = "it may have lacked memory, or /dev/shm is too small: use fewer loading processes"
-    return SharecapError(what, todo=todo)
+def one_thread() -> None:
+    """A process is one core's work; threads that the parent had don't exist in its children."""
+    torch.set_num_threads(1)
 
 
 def read(pixels: Pixels, images: Sequence[str], documents: Sequence[Document]) -> Tensor:

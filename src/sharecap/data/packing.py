@@ -98,11 +98,13 @@ def share(costs: Sequence[int], world: int) -> list[list[int]]:
 
     The costliest first, each to the rank that has least to do and room for another.
     """
-    most = -(-len(costs) // world)
+    least, more = divmod(len(costs), world)  # `more` ranks have one more than `least`
     ranks: list[list[int]] = [[] for _ in range(world)]
     load = [0] * world
     for p in sorted(range(len(costs)), key=lambda p: (-costs[p], p)):
-        rank = min((r for r in range(world) if len(ranks[r]) < most), key=lambda r: (load[r], r))
+        open_ = (r for r in range(world) if len(ranks[r]) < least or (more and len(ranks[r]) == least))
+        rank = min(open_, key=lambda r: (load[r], r))
+        more -= len(ranks[rank]) == least
         ranks[rank].append(p)
         load[rank] += costs[p]
     return ranks
