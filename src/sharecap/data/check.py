@@ -4,7 +4,6 @@ Nothing is left out on the quiet: training goes on without such rows only when i
 many. It must never let a missing picture stop a run that has computed for hours.
 """
 
-import hashlib
 import json
 import os
 import stat
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 
 from sharecap.data.documents import Cuts, Documents
 from sharecap.data.index import written
-from sharecap.data.measure import Measured, Problem, measure, over, row_or_problem
-from sharecap.data.mixed import some_of
+from sharecap.data.measure import ROW_REASONS, Measured, Problem, measure, over, row_or_problem
 from sharecap.data.plan import Sizes
 from sharecap.errors import SharecapError
 from sharecap.images.candidate import Candidate, Failure
@@ -28,7 +26,6 @@ from sharecap.records import Conversation
 
 QUARANTINE = "quarantine.jsonl"
 
-ROW_REASONS = ("malformed", "wrong_role", "no_image", "no_place", "empty_answer", "no_answer", "uncuttable")
 IMAGE_REASONS = (
     *("missing", "unreadable", "not_a_file", "empty"),
     *("too_large", "not_an_image", "truncated", "damaged", "timeout", "crashed"),  # only found by decoding
@@ -92,14 +89,8 @@ def documents_of(
     rows: Sequence[Conversation], cutter: Cuts, measured: Measured, kept: NDArray[np.int64]
 ) -> Documents:
     """The rows of these numbers as documents."""
-    cut = None
-    if measured.documents is not None:
-        cut = [document for i in kept if (document := measured.documents[i]) is not None]
-        assert len(cut) == len(kept)
-    if len(kept) == len(rows):
-        return Documents(rows, cutter, measured.sizes, measured.digest, cut)
-    digest = hashlib.sha256(measured.digest.encode() + kept.tobytes()).hexdigest()
-    return Documents(some_of(rows, kept), cutter, measured.sizes.at(kept), digest, cut)
+    everything = Documents(rows, cutter, measured.sizes, measured.digest, measured.documents)
+    return everything if len(kept) == len(rows) else everything.some(kept)
 
 
 def too_large(

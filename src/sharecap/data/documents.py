@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharecap.chat.tokenise import Document
+from sharecap.data.mixed import some_of
 from sharecap.data.plan import Sizes
 from sharecap.errors import SharecapError
 from sharecap.records import Conversation
@@ -49,6 +50,12 @@ class Documents(Sequence[Document]):
     def lengths(self) -> NDArray[np.int32]:
         """[rows] tokens of each."""
         return self.sizes.tokens
+
+    def some(self, numbers: NDArray[np.int64]) -> "Documents":
+        """Only those of these numbers, in their order."""
+        digest = hashlib.sha256(self.digest.encode() + numbers.astype(np.int64).tobytes()).hexdigest()
+        cut = None if self.cut is None else [self.cut[i] for i in numbers]
+        return Documents(some_of(self.rows, numbers), self.cutter, self.sizes.at(numbers), digest, cut)
 
     @overload
     def __getitem__(self, number: int) -> Document: ...

@@ -23,6 +23,7 @@ from sharecap.data.plan import Sizes
 from sharecap.data.processes import in_order
 from sharecap.data.rows import RowError, Rows
 from sharecap.errors import SharecapError
+from sharecap.images.decode import ImageError
 from sharecap.records import IMAGE_TOKEN, Conversation
 
 FEW = 10_000
@@ -30,6 +31,14 @@ FEW = 10_000
 
 AT_ONCE = 4096
 """Rows that a process is given at once."""
+
+ROW_REASONS = ("malformed", "wrong_role", "no_image", "no_place", "empty_answer", "no_answer", "uncuttable")
+"""What can be wrong with a row whatever lies on the disk."""
+
+ROLES = ("user", "assistant")
+
+NONE = Document("", np.empty(0, np.int32), np.empty(0, np.bool_), ())
+"""Stands where a row can't be cut."""
 
 T = TypeVar("T")
 
@@ -52,7 +61,7 @@ class Measured:
     sizes: Sizes
     problems: tuple[Problem, ...]
     digest: str  # over all tokens, labels and image paths
-    documents: tuple[Document | None, ...] | None = None  # the rows themselves, where they are few
+    documents: tuple[Document, ...] | None = None  # the rows themselves, where they are few
 
 
 def measure(rows: Sequence[Conversation], cutter: Cuts, workers: int = 0) -> Measured:
@@ -63,6 +72,8 @@ def measure(rows: Sequence[Conversation], cutter: Cuts, workers: int = 0) -> Mea
     sizes, about = place.with_suffix(".npy"), place.with_suffix(".json")
     if not about.exists():
         found = gathered(over(Measuring(rows, cutter, keep=False), len(rows), workers))
+        if any(problem.reason not in ROW_REASONS for problem in found.problems):
+            return found  # once a picture is mended, its row has none
         with written(sizes) as file:
             np.save(file, np.stack([found.sizes.tokens, found.sizes.images, found.sizes.learned]))
         with written(about) as file:
@@ -102,32 +113,31 @@ class Measuring:
                 row = problem
             problems.append(row)
         documents, uncut = self.cut(good)
-        found: list[Document | None] = [None] * len(numbers)
+        found = [NONE] * len(numbers)
         for (number, _), document in zip(good, documents, strict=True):
             found[number - numbers.start] = document
-        empty = Document("", np.empty(0, np.int32), np.empty(0, np.bool_), ())
-        sizes = Sizes.of([document or empty for document in found])
         problems = sorted([*problems, *uncut], key=lambda problem: problem.number)
-        digest = digest_of(document for document in found if document is not None)
-        return Measured(sizes, tuple(problems), digest, tuple(found) if self.keep else None)
+        return Measured(
+            Sizes.of(found), tuple(problems), digest_of(found), tuple(found) if self.keep else None
+        )
 
-    def cut(self, good: Sequence[tuple[int, Conversation]]) -> tuple[list[Document | None], list[Problem]]:
+    def cut(self, good: Sequence[tuple[int, Conversation]]) -> tuple[list[Document], list[Problem]]:
         """All at once, which is faster; in halves where one of them can't be cut."""
         try:
-            documents: list[Document | None] = list(self.cutter.documents(row for _, row in good))
-            problems: list[Problem] = []
+            documents = self.cutter.documents(row for _, row in good)
         except SharecapError as error:
             if len(good) > 1:
                 (a, b), (c, d) = (self.cut(half) for half in (good[: len(good) // 2], good[len(good) // 2 :]))
                 return a + c, b + d
             ((number, row),) = good
-            return [None], [Problem(number, row.id, "", "uncuttable", error.what)]
+            if isinstance(error, ImageError):  # the cutter had to know a picture's size
+                return [NONE], [Problem(number, row.id, str(error.where), error.reason, error.what)]
+            return [NONE], [Problem(number, row.id, "", "uncuttable", error.what)]
+        problems = []
         for i, (number, row) in enumerate(good):
-            document = documents[i]
-            assert document is not None
-            if not document.learned[1:].any():
+            if not documents[i].learned[1:].any():
                 problems.append(Problem(number, row.id, "", "no_answer", "no answer to learn from"))
-                documents[i] = None
+                documents[i] = NONE
         return documents, problems
 
 
@@ -155,7 +165,8 @@ def wrong(number: int, row: Conversation) -> Problem | None:
         reason = "no_image" if marks > len(row.images) else "no_place"  # for its image in the text
         what = f"{marks} {IMAGE_TOKEN} in the text for {len(row.images)} images"
         return Problem(number, row.id, "" if marks > len(row.images) else row.images[0], reason, what)
-    if any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(row.turns)):
+    said = row.turns if not row.turns or row.turns[0].role in ROLES else row.turns[1:]  # without a system's
+    if not said or any(turn.role != ROLES[i % 2] for i, turn in enumerate(said)):
         return Problem(number, row.id, "", "wrong_role", "turns must alternate, a human's first")
     if any(not turn.text.strip() for turn in row.turns if turn.role == "assistant"):
         return Problem(number, row.id, "", "empty_answer", "empty answer")
