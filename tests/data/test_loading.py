@@ -11,10 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharecap.chat.tokenise import Document
+from sharecap.chat.templates import PLAIN
+from sharecap.chat.tokenise import Cutter, Document
+from sharecap.data.check import prepare
+from sharecap.data.documents import Documents
 from sharecap.data.loading import Step, check_files, steps
+from sharecap.data.rows import Rows, write_rows
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError, open_rgb
+from sharecap.model.pixels import Pixels
+from tests.model.tiny import caption_rows, tiny_llava
 
 
 def documents(count: int) -> list[Document]:
@@ -69,6 +75,22 @@ def test_processes_make_the_same_steps_as_the_thread(batch: dict[str, Any]) -> N
     state = torch.get_rng_state()
     same(some(2, 9, **batch), some(2, 9, workers=2, **batch))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_of_a_file_are_cut_and_pictures_decoded_in_processes(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path)
+    write_rows(
+        tmp_path / "rows.json", caption_rows(tmp_path / "pictures", [f"It has {n}." for n in range(9)])
+    )
+    rows = Rows(tmp_path / "rows.json")
+    cutter = Cutter(llava.tokenizer, PLAIN, llava.image_tokens)
+    kept = prepare(rows, cutter, room=200, quarantine=tmp_path / "q.jsonl").documents
+    lazy = Documents(rows, cutter, kept.sizes, kept.digest)
+    pixels = Pixels(llava.processor.image_processor, cache_bytes=0)
+    settings = {"batch_rows": 4, "pack_tokens": 200, "seed": 0, "first": 0, "last": 5}
+    expected = list(steps(kept, pixels, **settings))  # type: ignore[arg-type]
+    same(expected, list(steps(lazy, pixels, workers=2, **settings)))  # type: ignore[arg-type]
+    assert expected[0].learned == sum(len(p.targets) for p in expected[0].packs)
 
 
 def test_ranks_share_a_step_and_know_all_of_it() -> None:

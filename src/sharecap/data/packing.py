@@ -141,4 +141,6 @@ def pack(documents: Sequence[Document], padded: bool = False) -> Pack:
 
 def filled(values: NDArray[Any], length: int, last: Any) -> NDArray[Any]:
     """`values`, then `last` up to `length`."""
+    if len(values) == length:
+        return values
     return np.concatenate([values, np.full(length - len(values), last, dtype=values.dtype)])

@@ -84,6 +84,7 @@ class Plan:
         self.total = int(sizes.tokens.sum(dtype=np.int64))
         self.starts = lru_cache(2)(self._starts)
         self.groups = lru_cache(2)(self._groups)
+        self.rows = lru_cache(64)(self._rows)  # step -> its row numbers; asked for by all who handle a step
 
     def steps(self, epochs: float) -> int:
         """Steps that so many passes over the rows take; the last one may reach into the next pass."""
@@ -95,16 +96,6 @@ class Plan:
         assert self.batching.batch_tokens is not None
         return max(1, -int(-self.total * epochs // self.batching.batch_tokens))
 
-    def rows(self, step: int) -> list[int]:
-        """The row numbers of step 0, 1, ..."""
-        batch = self.batching
-        if batch.batch_rows is None:
-            return self._by_tokens(step)
-        if not batch.grouped:
-            return rows_of_step(len(self.sizes), batch.batch_rows, self.seed, step)
-        epoch, at = divmod(step, -(-len(self.sizes) // batch.batch_rows))
-        return [int(i) for i in self.groups(epoch)[at]]
-
     def packs(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, ...]]:
         """The row numbers of each pack of the step that rank `rank` of `world` learns from.
 
@@ -112,7 +103,8 @@ class Plan:
         then some get one less, or none.
         """
         rows = self.rows(step)
-        lengths, images = ([int(x[i]) for i in rows] for x in (self.sizes.tokens, self.sizes.images))
+        sizes = self.sizes.at(rows)
+        lengths, images = sizes.tokens.tolist(), sizes.images.tolist()
         divide = split_padded if self.batching.grouped else split
         packs = divide(lengths, self.batching.pack_tokens, images, self.batching.pack_images)
         if world > 1:
@@ -120,6 +112,16 @@ class Plan:
             costs = [places([lengths[i] for i in members], self.batching.grouped) for members in packs]
             packs = [packs[p] for p in share(costs, world)[rank]]
         return [tuple(rows[i] for i in members) for members in packs]
+
+    def _rows(self, step: int) -> tuple[int, ...]:
+        """The row numbers of step 0, 1, ..."""
+        batch = self.batching
+        if batch.batch_rows is None:
+            return tuple(self._by_tokens(step))
+        if not batch.grouped:
+            return tuple(rows_of_step(len(self.sizes), batch.batch_rows, self.seed, step))
+        epoch, at = divmod(step, -(-len(self.sizes) // batch.batch_rows))
+        return tuple(self.groups(epoch)[at].tolist())
 
     def _by_tokens(self, step: int) -> list[int]:
         """The rows whose first token falls into the step's stretch of the stream of all passes."""
@@ -129,7 +131,7 @@ class Plan:
         found: list[int] = []
         for epoch in range(begin // self.total, -(-end // self.total)):
             first, last = np.searchsorted(self.starts(epoch), np.array([begin, end]) - epoch * self.total)
-            found += (int(i) for i in epoch_order(len(self.sizes), self.seed, epoch)[first:last])
+            found += epoch_order(len(self.sizes), self.seed, epoch)[first:last].tolist()
         return found
 
     def _starts(self, epoch: int) -> NDArray[np.int64]:
