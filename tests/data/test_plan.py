@@ -69,7 +69,7 @@ def test_ranks_get_equally_many_packs_of_about_equal_tokens() -> None:
         packs = plan.packs(0, rank, 8)
         loads.append(sum(rows[i][0] for pack in packs for i in pack))
         assert len(packs) == len(plan.packs(0, 0, 8))
-    assert max(loads) * 8 < 1.02 * sum(loads)  # what all wait for, against what they could do
+    assert max(loads) * 8 < 1.005 * sum(loads)  # what all wait for, against what they could do
 
 
 def test_steps_of_tokens_are_about_as_large_as_asked_for() -> None:

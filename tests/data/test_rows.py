@@ -60,7 +60,7 @@ def test_the_authors_extra_keys_and_number_ids_are_fine(tmp_path: Path) -> None:
         ("text", "row 1: not an object"),
         ({"id": "x"}, 'row 1: no "conversations" .id x.'),
         ({"id": "x", "conversations": []}, "no .conversations."),
-        ({"id": "x", "conversations": [{"from": "system", "value": "Q"}]}, "a turn must be"),
+        ({"id": "x", "conversations": [{"from": "bot", "value": "Q"}]}, "a turn must be"),
         ({"id": "x", "conversations": [{"from": "human", "value": 3}]}, "a turn must be"),
         ({"id": "x", "conversations": ["Q"]}, "a turn must be"),
         (
@@ -228,3 +228,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         assert int(done.stdout.split()[0]) == rows
         peaks.append(int(done.stdout.split()[1]))
     assert peaks[1] - peaks[0] < 4_000  # KiB; the index alone is 320
+
+
+def test_no_room_for_a_file_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SharecapError, match=r"cannot write .*file/rows\.json\. make room"):
+        write_rows(tmp_path / "file" / "rows.json", [])

@@ -10,7 +10,7 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -53,15 +53,22 @@ def cache_folder() -> Path:
 
 @contextmanager
 def written(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is whole; several processes may make the same one at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file that takes its place when it is whole; several processes may make the same one at once.
+
+    `SharecapError` if there is no room, or no leave.
+    """
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "xb") as file:
             yield file
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            todo = "make room, or choose another place (XDG_CACHE_HOME moves the cache)"
+            raise SharecapError(f"cannot write ({error.strerror})", where=path, todo=todo) from None
         raise
 
 
@@ -69,7 +76,7 @@ def index_of(path: Path) -> Index:
     """The file's index, from the cache where it is there. `SharecapError` if the file is no list of rows."""
     try:
         with open(path, "rb") as file:
-            key, size = fingerprint(file), os.fstat(file.fileno()).st_size
+            key, size = fingerprint(file, path.suffix), os.fstat(file.fileno()).st_size
             if path.suffix == ".parquet":
                 return cached(path, key, lambda: copy_of_parquet(path, key))
             make = lines_in if path.suffix == ".jsonl" else list_in
@@ -81,10 +88,10 @@ def index_of(path: Path) -> Index:
         raise SharecapError(f"cannot read rows ({error.strerror})", where=path) from None
 
 
-def fingerprint(file: BufferedReader) -> str:
-    """Of a file's size, time of change, beginning and end: what its index is found by."""
+def fingerprint(file: BufferedReader, form: str) -> str:
+    """Of a file's form, size, time of change, beginning and end: what its index is found by."""
     status = os.fstat(file.fileno())
-    total = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    total = hashlib.sha256(f"{form} {status.st_size} {status.st_mtime_ns}".encode())
     for at in (0, max(0, status.st_size - (1 << 16))):
         total.update(os.pread(file.fileno(), 1 << 16, at))
     return total.hexdigest()[:32]
@@ -94,18 +101,13 @@ def cached(path: Path, key: str, make: Callable[[], tuple[NDArray[np.int64], str
     """The index with this key, made if it isn't there, which is the case until its digest is written."""
     folder = cache_folder() / "rows"
     spans, digest, copy = (folder / f"{key}.{kind}" for kind in ("npy", "sha256", "jsonl"))
-    if not digest.exists():
-        try:
-            found, text = make()
-            with written(spans) as file:
-                np.save(file, found)
-            with written(digest) as file:
-                file.write(text.encode())
-        except OSError as error:
-            todo = "set XDG_CACHE_HOME to a folder with room"
-            raise SharecapError(
-                f"cannot write the cache ({error.strerror})", where=folder, todo=todo
-            ) from None
+    needed = (digest, spans, copy) if path.suffix == ".parquet" else (digest, spans)
+    if not all(file.exists() for file in needed):
+        found, text = make()
+        with written(spans) as file:
+            np.save(file, found)
+        with written(digest) as file:
+            file.write(text.encode())
     mapped = np.load(spans, mmap_mode="r")
     return Index(copy if path.suffix == ".parquet" else path, mapped, digest.read_text())
 

@@ -70,7 +70,7 @@ def measure(rows: Sequence[Conversation], cutter: Cuts, workers: int = 0) -> Mea
         return gathered(over(Measuring(rows, cutter, keep=True), len(rows), workers))
     place = cache_folder() / "sizes" / key_of(rows, cutter)
     sizes, about = place.with_suffix(".npy"), place.with_suffix(".json")
-    if not about.exists():
+    if not (about.exists() and sizes.exists()):
         found = gathered(over(Measuring(rows, cutter, keep=False), len(rows), workers))
         if any(problem.reason not in ROW_REASONS for problem in found.problems):
             return found  # once a picture is mended, its row has none

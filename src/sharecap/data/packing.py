@@ -93,6 +93,33 @@ def widen(packs: Sequence[list[int]], lengths: Sequence[int], world: int) -> lis
     return made
 
 
+def evened(
+    packs: list[list[int]],
+    lengths: Sequence[int],
+    world: int,
+    images: Sequence[int] | None = None,
+    pack_images: int | None = None,
+) -> list[list[int]]:
+    """As many packs as `world` ranks can share evenly, of about equal tokens.
+
+    All ranks wait for the one with the fullest packs, so the budget is lowered as far as it goes without
+    more packs (the multifit of Coffman, Garey and Johnson).
+    """
+    enough = -(-len(packs) // world) * world
+    low, high = (
+        max(*lengths, -(-sum(lengths) // enough)),
+        max(sum(lengths[i] for i in pack) for pack in packs),
+    )
+    while low < high:
+        budget = (low + high) // 2
+        tried = split(lengths, budget, images, pack_images)
+        if len(tried) <= enough:
+            packs, high = tried, budget
+        else:
+            low = budget + 1
+    return widen(packs, lengths, world)
+
+
 def share(costs: Sequence[int], world: int) -> list[list[int]]:
     """Which packs each of `world` ranks gets: equally many where that goes up, and about equal cost.
 

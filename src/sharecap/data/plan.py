@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharecap.chat.tokenise import Document
-from sharecap.data.packing import epoch_order, rows_of_step, share, split, split_padded, widen
+from sharecap.data.packing import epoch_order, evened, rows_of_step, share, split, split_padded, widen
 from sharecap.errors import UsageError
 
 
@@ -108,7 +108,10 @@ class Plan:
         divide = split_padded if self.batching.grouped else split
         packs = divide(lengths, self.batching.pack_tokens, images, self.batching.pack_images)
         if world > 1:
-            packs = widen(packs, lengths, world)
+            if self.batching.grouped:
+                packs = widen(packs, lengths, world)
+            else:
+                packs = evened(packs, lengths, world, images, self.batching.pack_images)
             costs = [places([lengths[i] for i in members], self.batching.grouped) for members in packs]
             packs = [packs[p] for p in share(costs, world)[rank]]
         return [tuple(rows[i] for i in members) for members in packs]
