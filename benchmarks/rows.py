@@ -2,7 +2,7 @@
 
 Makes the file (rows of one to three answers; 2 % of the words hold quotes, line ends or other letters), opens
 it without and with a kept index, reads rows at random in processes of their own, and makes training steps of
-them with loading processes. Each stage is a process of its own; memory is the kernel's peak of resident pages.
+them with loading processes. Each stage is a process of its own; memory is the peak of resident pages.
 For comparison: what `json.load` takes. `python benchmarks/rows.py` (about 5 minutes, 1.5 GB of disk)
 """
 
