@@ -125,6 +125,21 @@ def test_the_command_mixes_swaps_and_writes(files: dict[str, Path], tmp_path: Pa
     assert "3 of them replaced: 1 by a row about the same image" in CliRunner().invoke(app, command).stdout
 
 
+def test_counted_replacements_are_first_those_about_the_same_images(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "coco"
+    old = list(Rows(files["coco"], root))[5:9]
+    write_rows(tmp_path / "old.json", old)
+    new = [row(f"new{i}", str(root / ("a" if i % 2 else "b") / f"{i}.png")) for i in range(30)]
+    write_rows(tmp_path / "new.json", new, root)
+    parts = (Part(tmp_path / "new.json", root, count=3, only="a/*"), Part(files["sam"], only="", count=1))
+    made = mix(Mixture((Part(files["coco"], root),), swap=Swap(tmp_path / "old.json", parts)))
+    assert sorted(r.id for r in list(made.rows)[5:9])[1:] == ["new5", "new7", "sam0"]
+    assert made.substitution is not None
+    assert made.substitution.same_image == 2
+
+
 def test_a_part_is_read_from_one_word() -> None:
     assert part_of("a.json") == Part(Path("a.json"))
     assert part_of("a.json,weight=2.5,only=sam/*,images=x") == Part(
@@ -134,4 +149,4 @@ def test_a_part_is_read_from_one_word() -> None:
         with pytest.raises(UsageError, match="cannot read"):
             part_of(wrong)
     with pytest.raises(UsageError, match="has no weight"):
-        Swap(Path("old"), part_of("a.json,weight=1"))
+        Swap(Path("old"), (part_of("a.json,weight=1"),))

@@ -16,7 +16,9 @@ def mix(
     to: Annotated[Path, typer.Option(help="New directory for the mixture.")],
     rows: Annotated[int | None, typer.Option(min=1, help="Rows that the weights share out.")] = None,
     replace: Annotated[Path | None, typer.Option(help="File of rows of the mixture to be replaced.")] = None,
-    by: Annotated[str | None, typer.Option(help=f"What replaces them, one for one: {PART}")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help=f"What replaces them, one for one (may be repeated): {PART}")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which rows are drawn depends on it.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write all rows as one LLaVA JSON file.")] = None,
     as_json: AsJson = False,
@@ -26,9 +28,9 @@ def mix(
     from sharecap.data.rows import write_rows
     from sharecap.errors import UsageError
 
-    if (replace is None) != (by is None):
+    if (replace is None) != (not by):
         raise UsageError("give both --replace and --by, or none")
-    swap = None if replace is None or by is None else Swap(replace, part_of(by))
+    swap = None if replace is None else Swap(replace, tuple(map(part_of, by or [])))
     made = keep(Mixture(tuple(map(part_of, parts)), rows, swap, seed), to)
     if out is not None:
         write_rows(out, open_rows(to))

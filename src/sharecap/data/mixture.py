@@ -6,7 +6,7 @@ It holds no rows, only which they are; files that changed since are refused.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharecap import artifact
 from sharecap.artifact import Artifact
-from sharecap.data.mixed import Mixed, some_of
+from sharecap.data.mixed import Mixed
 from sharecap.data.rows import Rows
 from sharecap.data.substitution import Substitution, places_of, substitute
 from sharecap.errors import SharecapError, UsageError
@@ -48,11 +48,12 @@ class Swap:
     """Equal substitution: the mixture's rows that `old` holds give way to as many of `new`."""
 
     old: Path  # rows to take out, told by id and first question
-    new: Part  # what replaces them: the same image first, then the same folder
+    new: tuple[Part, ...]  # what replaces them: the same image first, then the same folder
 
     def __post_init__(self) -> None:
-        if self.new.weight is not None:
-            raise UsageError("what replaces rows has no weight", where=self.new.path)
+        for part in self.new:
+            if part.weight is not None:
+                raise UsageError("what replaces rows has no weight", where=part.path)
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,26 @@ def mix(mixture: Mixture) -> Mix:
     rows = Mixed(sources, which, np.concatenate(drawn))
     if mixture.swap is None:
         return Mix(rows, counts, None)
-    part = mixture.swap.new
-    new = Rows(part.path, part.images)
-    numbers = matching(new, part.only)
-    if part.count is not None:
-        numbers = draw(numbers, part.count, mixture.seed, len(sources), part.path)
     places = places_of(rows, Rows(mixture.swap.old))
-    swapped = substitute(rows, places, some_of(new, numbers), seed=mixture.seed)
+    new = replacements(mixture.swap.new, {rows[i].images for i in places}, mixture.seed)
+    swapped = substitute(rows, places, new, seed=mixture.seed)
     return Mix(swapped.rows, counts, swapped)
+
+
+def replacements(parts: Sequence[Part], wanted: Collection[tuple[str, ...]], seed: int) -> Mixed:
+    """The rows that may replace others. Of a counted part, those about `wanted` images are taken first."""
+    sources = [Rows(part.path, part.images) for part in parts]
+    drawn = []
+    for at, (part, rows) in enumerate(zip(parts, sources, strict=True)):
+        numbers = matching(rows, part.only)
+        if part.count is not None:
+            same = np.array([rows[i].images in wanted for i in numbers.tolist()], dtype=bool)
+            first = draw(numbers[same], min(part.count, int(same.sum())), seed, at, part.path)
+            others = draw(numbers[~same], part.count - len(first), seed, at, part.path)
+            numbers = np.concatenate([first, others])
+        drawn.append(numbers)
+    which = np.repeat(np.arange(len(parts), dtype=np.uint16), [len(numbers) for numbers in drawn])
+    return Mixed(sources, which, np.concatenate(drawn))
 
 
 def matching(rows: Rows, only: str | None) -> NDArray[np.int64]:
@@ -175,11 +188,11 @@ def keep(mixture: Mixture, directory: Path) -> Artifact:
     """Draw the mixture and keep the draw as an artifact; nothing is done if it is there already."""
     files = [*(part.path for part in mixture.parts)]
     if mixture.swap is not None:
-        files += [mixture.swap.old, mixture.swap.new.path]
+        files += [mixture.swap.old, *(part.path for part in mixture.swap.new)]
     parts = tuple(absolute(part) for part in mixture.parts)
     swap = mixture.swap
     if swap is not None:
-        swap = Swap(swap.old.absolute(), absolute(swap.new))
+        swap = Swap(swap.old.absolute(), tuple(map(absolute, swap.new)))
     mixture = replace(mixture, parts=parts, swap=swap)
 
     def work(place: Path) -> Mapping[str, Any]:
@@ -216,7 +229,7 @@ def open_rows(path: Path, image_root: Path | None = None) -> Rows | Mixed:
     found = artifact.read(path)
     if found.kind != "mixture":
         raise UsageError(f"this is a {found.kind!r}, no mixture", where=path)
-    parts = [*found.config["parts"], *([found.config["swap"]["new"]] if found.config["swap"] else [])]
+    parts = [*found.config["parts"], *(found.config["swap"]["new"] if found.config["swap"] else [])]
     sources = []
     for part in parts:
         rows = Rows(Path(part["path"]), Path(part["images"]) if part["images"] else None)
