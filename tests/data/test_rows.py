@@ -60,7 +60,7 @@ def test_the_authors_extra_keys_and_number_ids_are_fine(tmp_path: Path) -> None:
         ("text", "row 1: not an object"),
         ({"id": "x"}, 'row 1: no "conversations" .id x.'),
         ({"id": "x", "conversations": []}, "no .conversations."),
-        ({"id": "x", "conversations": [{"from": "bot", "value": "Q"}]}, "a turn must be"),
+        ({"id": "x", "conversations": [{"from": "narrator", "value": "Q"}]}, "a turn must be"),
         ({"id": "x", "conversations": [{"from": "human", "value": 3}]}, "a turn must be"),
         ({"id": "x", "conversations": ["Q"]}, "a turn must be"),
         (
