@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 
 from sharecap.artifact import file_digest
-from sharecap.data.loading import steps
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
 from sharecap.model.generation import Decoding, Generator, Query
-from sharecap.model.pixels import Pixels
 from sharecap.model.trainable import Rule, apply, resolve
 from sharecap.records import Conversation, Turn
 from sharecap.train.config import TrainConfig
-from sharecap.train.loop import check_gradients, learn, prepare, rate_scale, train
+from sharecap.train.gradients import check
+from sharecap.train.loop import rate_scale, train
+from sharecap.train.objective import Learner, Objective
+from sharecap.train.parallel import joined
+from sharecap.train.rows import batches, prepare
 from tests.model.tiny import caption_rows, tiny_llava
 from tests.train.killed import CONFIG
 
@@ -98,7 +100,7 @@ def test_a_half_written_checkpoint_is_never_taken_up(
 ) -> None:
     partial = tmp_path / "out/state/step-00000010.partial"
     partial.mkdir(parents=True)
-    (partial / "state.pt").write_bytes(b"half")
+    (partial / "shard.safetensors").write_bytes(b"half")
     train(dataclasses.replace(CONFIG, steps=2), start, rows, tmp_path / "out")
     assert len(metrics(tmp_path / "out")) == 2
 
@@ -128,10 +130,9 @@ def test_a_damaged_checkpoint_is_one_clear_line(
     start: Path, rows: list[Conversation], tmp_path: Path
 ) -> None:
     interrupted(start, rows, tmp_path)
-    (tmp_path / "state/step-00000010/state.pt").write_bytes(b"damaged")
-    with pytest.raises(
-        SharecapError, match=r"damaged checkpoint .*step-00000010\. remove it to train from the start"
-    ):
+    (file,) = (tmp_path / "state/step-00000010").glob("*.safetensors")
+    file.write_bytes(b"damaged")
+    with pytest.raises(SharecapError, match=r"damaged checkpoint .*step-00000010\. remove it to go on"):
         train(CONFIG, start, rows, tmp_path)
 
 
@@ -158,11 +159,12 @@ def gradients(llava: Llava, rows: list[Conversation], pack_tokens: int) -> dict[
     """The gradients of one step over all rows."""
     apply(llava.model, resolve(llava.model, CONFIG.rules))
     config = dataclasses.replace(CONFIG, pack_tokens=pack_tokens)
-    documents, _ = prepare(config, llava, rows)
-    pixels = Pixels(llava.processor.image_processor)
-    (step,) = steps(documents, pixels, batch_rows=len(rows), pack_tokens=pack_tokens, seed=0, first=0, last=1)
+    config = dataclasses.replace(config, batch_rows=len(rows))
+    world = joined("cpu")
+    documents = prepare(config, llava, rows).learned
+    (step,) = batches(config, llava, documents, world, first=0, last=1)
     llava.model.zero_grad()
-    learn(llava.model, step, "fp32")
+    Learner(Objective(llava.model, world.device, "fp32"), world, 0, None).learn(step)
     return {n: p.grad.clone() for n, p in llava.model.named_parameters() if p.grad is not None}
 
 
@@ -182,12 +184,12 @@ def test_every_trainable_parameter_has_a_gradient_at_step_one_even_without_pictu
     train(dataclasses.replace(CONFIG, steps=1), start, rows[-1:], tmp_path)
     llava = load(start)
     gradients(llava, rows, 4096)
-    check_gradients(llava.model)
+    check(llava.model)
     llava.model.model.vision_tower.post_layernorm.weight.requires_grad_(True)
     with pytest.raises(
         SharecapError, match=r"1 trainable parameters get no gradient: .*post_layernorm.weight"
     ):
-        check_gradients(llava.model)
+        check(llava.model)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_model(
