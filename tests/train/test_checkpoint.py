@@ -63,8 +63,9 @@ def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
         writing.save(step, learning.parameters, learning.optimizer, loss)
     writing.wait()
     assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
-    assert writing.lowest_loss() == 0.5
-    assert kept(tmp_path / "none").lowest_loss() == float("inf")
+    assert writing.lowest_loss == 0.5
+    assert kept(tmp_path).lowest_loss == 0.5
+    assert kept(tmp_path / "none").lowest_loss == float("inf")
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
@@ -128,15 +129,17 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         kept(tmp_path, run="other").restore(learning.parameters, learning.optimizer)
 
 
-@pytest.mark.parametrize("moment", ["mkdir", "write", "mark", "rename"])
-def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(moment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "step"), [("mkdir", 1), ("write", 1), ("mark", 1), ("rename", 1), ("remove", 2)]
+)
+def test_a_kill_in_the_middle_of_a_save_leaves_a_whole_one(moment: str, step: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.train.test_checkpoint", str(tmp_path), moment]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert names(tmp_path) == ["step-00000001"]
+    assert names(tmp_path) == [f"step-0000000{step}"]
     learning = Learning(seed=1)
-    assert kept(tmp_path).restore(learning.parameters, learning.optimizer) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert kept(tmp_path).restore(learning.parameters, learning.optimizer) == step
+    assert [path.name for path in tmp_path.iterdir()] == names(tmp_path)
 
 
 def die_while_saving(directory: Path, moment: str) -> None:
@@ -151,15 +154,16 @@ def die_while_saving(directory: Path, moment: str) -> None:
 
 
 def dies(event: str, arguments: tuple[object, ...], moment: str) -> None:
-    """Kill this process at the first system call of that kind that touches the second checkpoint."""
+    """Kill this process when it is about to do that to the second checkpoint, or to remove the first."""
     path = str(arguments[0]) if arguments else ""
-    if "step-00000002" not in path:
+    if "/step-" not in path:
         return
     kinds = {
         "mkdir": event == "os.mkdir",
         "write": event == "open" and path.endswith(".safetensors"),
         "mark": event == "open" and "state.json" in path,
         "rename": event == "os.rename" and path.endswith("step-00000002.partial"),
+        "remove": event == "shutil.rmtree" and path.endswith("step-00000001.partial"),
     }
     if kinds.get(moment):
         os.kill(os.getpid(), signal.SIGKILL)

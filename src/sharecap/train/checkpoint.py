@@ -7,6 +7,7 @@ is never found; one of another run is refused.
 """
 
 import json
+import math
 import os
 import shutil
 import warnings
@@ -58,6 +59,8 @@ class Checkpoints:
             for path in directory.glob(f"{PREFIX}*{PARTIAL}"):
                 shutil.rmtree(path)
         world.wait()
+        losses = [mark.held_out_loss for mark in finished(directory).values()]
+        self.lowest_loss = min((x for x in losses if x is not None), default=math.inf)
 
     def save(
         self, step: int, learning: Mapping[str, nn.Parameter], optimizer: Optimizer, loss: float | None = None
@@ -67,6 +70,7 @@ class Checkpoints:
         staged = DefaultStager(StagingOptions(False, False, False, False)).stage(
             state_of(learning, optimizer)
         )
+        self.lowest_loss = min(self.lowest_loss, math.inf if loss is None else loss)
         self.pending = self.writer.submit(self.write, Mark(self.run, step, loss), staged)
 
     def write(self, mark: Mark, state: Any) -> None:
@@ -90,18 +94,13 @@ class Checkpoints:
         best = best_of(found)
         for path in list(found)[: -self.keep]:
             if path != best:
-                shutil.rmtree(path)
+                shutil.rmtree(path.rename(path.with_name(path.name + PARTIAL)))  # never found half removed
 
     def wait(self) -> None:
         """Until what was saved is written; raises what went wrong with it."""
         if self.pending is not None:
             self.pending.result()
             self.pending = None
-
-    def lowest_loss(self) -> float:
-        """The lowest held-out loss of a checkpoint; infinite if there is none."""
-        losses = [mark.held_out_loss for mark in finished(self.directory).values()]
-        return min((loss for loss in losses if loss is not None), default=float("inf"))
 
     def restore(self, learning: Mapping[str, nn.Parameter], optimizer: Optimizer) -> int:
         """Put the newest state back; returns how many steps were done (0: there is none).

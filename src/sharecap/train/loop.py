@@ -20,6 +20,7 @@ from torch.optim import AdamW
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.model import folder, trainable
 from sharecap.model.build import Llava
+from sharecap.model.forward import packing
 from sharecap.model.trainable import Trainable
 from sharecap.records import Conversation
 from sharecap.train import gradients
@@ -66,7 +67,7 @@ def train(
     done = kept.restore(learning, optimizer)
     test = held_out(config, llava, documents, world)
     llava.model.train()
-    with Log(directory, run, done, config.log_to, world.first) as log:
+    with Log(directory, run, done, config.log_to, world.first) as log, packing(llava.model):
         watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
         for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
             number = step.number + 1
@@ -88,7 +89,7 @@ def train(
             best = False
             if test is not None and (number % config.eval_every == 0 or number == total):
                 line["held_out_loss"] = learner.held_out_loss(test)
-                best = line["held_out_loss"] < kept.lowest_loss()
+                best = line["held_out_loss"] < kept.lowest_loss
             log.write(line)
             if progress is not None and world.first:
                 progress(line, total)

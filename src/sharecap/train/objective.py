@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from sharecap.data.loading import PackTensors, Step
 from sharecap.model.build import Llava
-from sharecap.model.forward import layout, packed_forward, packing
-from sharecap.train.parallel import World
+from sharecap.model.forward import layout, packed_forward
+from sharecap.train.parallel import World, reshard
 
 
 class Objective(nn.Module):
@@ -56,7 +56,7 @@ class Learner:
         """Add the gradients of this rank's packs; returns their share of the step's loss, a scalar."""
         total = torch.zeros((), device=self.world.device)
         devices = [self.world.device] if self.world.device.type == "cuda" else []
-        with packing(self.objective.model), torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices):
             for pack, weight in self.even(step.packs):
                 torch.manual_seed(zlib.crc32(pack.ids.numpy().tobytes(), self.seed + step.number))
                 loss = weight * self.objective(pack) / step.learned
@@ -71,6 +71,7 @@ class Learner:
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for pack, weight in self.even(step.packs):
             total += weight * self.objective(pack)
+        reshard(self.objective)
         self.objective.train()
         return float(self.world.sum(total)) / step.learned
 

@@ -87,7 +87,14 @@ def shard(objective: nn.Module, world: World, precision: str) -> None:
         fully_shard(module, mesh=mesh, mp_policy=policy)
     for module in objective.modules():
         if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)  # a sum over ranks, no mean
+            module.set_gradient_divide_factor(1.0)  # a sum over ranks, no mean,
+            module.set_force_sum_reduction_for_comms(True)  # by an operation that gloo knows too
+
+
+def reshard(objective: nn.Module) -> None:
+    """After a forward pass without a backward one: give back what it left whole."""
+    if isinstance(objective, FSDPModule):
+        objective.reshard()
 
 
 def gather(model: nn.Module, world: World) -> None:
@@ -98,8 +105,10 @@ def gather(model: nn.Module, world: World) -> None:
             continue
         if id(parameter) not in made:
             full = parameter.full_tensor().detach()
-            made[id(parameter)] = (
-                nn.Parameter(full.cpu(), parameter.requires_grad) if world.first else parameter
-            )
+            if world.first:  # a copy, since what was gathered has room for padding
+                whole = torch.empty_like(full, device="cpu").copy_(full)
+                made[id(parameter)] = nn.Parameter(whole, parameter.requires_grad)
+            else:
+                made[id(parameter)] = parameter
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, made[id(parameter)])
