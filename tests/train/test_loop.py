@@ -178,6 +178,37 @@ def test_the_loss_is_the_mean_over_learned_tokens_however_rows_are_packed(
         torch.testing.assert_close(many[name], gradient, atol=2e-6, rtol=1e-4, msg=name)
 
 
+def test_four_packs_a_step_give_the_losses_of_one(
+    start: Path, rows: list[Conversation], tmp_path: Path
+) -> None:
+    """Gradient accumulation: the packs of a step, of which one bounds memory."""
+    config = dataclasses.replace(CONFIG, steps=8, batch_rows=9)
+    for name, tokens in (("one", 4096), ("four", 180)):
+        train(dataclasses.replace(config, pack_tokens=tokens), start, rows, tmp_path / name)
+    (step,) = batches(
+        dataclasses.replace(config, pack_tokens=180),
+        load(start),
+        prepare(config, load(start), rows).learned,
+        joined("cpu"),
+        first=0,
+        last=1,
+    )
+    assert len(step.packs) == 4
+    one, four = ([line["loss"] for line in metrics(tmp_path / name)] for name in ("one", "four"))
+    assert four == pytest.approx(one, abs=1e-5)
+
+
+def test_frozen_blocks_below_the_first_that_learns_make_no_graph(
+    start: Path, rows: list[Conversation]
+) -> None:
+    llava = load(start)
+    seen: list[bool] = []
+    for block in llava.model.model.vision_tower.encoder.layers[:2]:
+        block.register_forward_hook(lambda _, __, out: seen.append(out.requires_grad))
+    gradients(llava, rows, 4096)  # blocks learn from number 1 on
+    assert seen == [False, True]
+
+
 def test_every_trainable_parameter_has_a_gradient_at_step_one_even_without_pictures(
     start: Path, rows: list[Conversation], tmp_path: Path
 ) -> None:
@@ -257,6 +288,30 @@ def test_bf16_computes_in_half_precision_and_keeps_the_weights_precision(
     assert load(tmp_path / "bf16/model").model.dtype == torch.float32
 
 
+def test_what_learns_is_held_in_fp32_where_the_model_is_in_bf16(
+    rows: list[Conversation], tmp_path: Path
+) -> None:
+    """Steps of 3e-4 are lost on a bf16 weight of 1, which can't be told from 0.9985; here they add up."""
+    llava = tiny_llava(tmp_path, parts={"dtype": "bfloat16"})
+    start = {name: p.detach().clone() for name, p in llava.model.named_parameters()}
+    rules = (Rule("language", 3e-4),)
+    seen: set[tuple[str, torch.dtype]] = set()
+
+    def progress(_: dict[str, Any], __: int) -> None:
+        seen.update((name.split(".")[1], p.dtype) for name, p in llava.model.named_parameters())
+
+    config = dataclasses.replace(CONFIG, rules=rules, precision="bf16", weight_decay=0.0, warmup_ratio=0.0)
+    train(config, llava, rows, tmp_path / "out", progress)
+    assert ("language_model", torch.float32) in seen
+    assert ("vision_tower", torch.bfloat16) in seen
+    saved = dict(load(tmp_path / "out/model").model.named_parameters())
+    assert {p.dtype for p in saved.values()} == {torch.bfloat16}
+    for name, before in start.items():
+        assert "language" in name or "lm_head" in name or torch.equal(saved[name], before), name
+    norms = [name for name in start if "language_model" in name and "norm" in name]
+    assert any((saved[name] != start[name]).any() for name in norms)
+
+
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_on_a_cosine() -> None:
     scales = [rate_scale(step, 100, 0.03) for step in range(100)]
     assert scales[:4] == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0])
@@ -275,7 +330,11 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_on_a_cosine() -> None
         ({"steps": 0}, "at least one step"),
         ({"steps": None, "epochs": -1.0}, "at least one step"),
         ({"batch_rows": 0}, "must be at least 1"),
-        ({"checkpoint_every": 0}, "must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
+        ({"keep_last": 0}, "keep_last must be at least 1"),
+        ({"eval_rows": -1}, "eval_rows must be at least 0"),
+        ({"eval_every": 0}, "eval_every must be at least 1"),
+        ({"spike": 0.5}, "spike must be above 1"),
     ],
 )
 def test_a_configuration_without_sense_is_a_usage_error(change: dict[str, Any], why: str) -> None:

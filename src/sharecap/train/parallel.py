@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 PATIENCE = timedelta(minutes=60)
@@ -66,7 +67,11 @@ def joined(device: str) -> World:
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # A run that torchrun starts again finds the store as it was: what it reads must be of this attempt.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     talk, files = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
     return World(dist.get_rank(), dist.get_world_size(), place, talk, files)
 
