@@ -1,65 +1,137 @@
-"""Substitution replaces one for one, by image where it can, and says how well it did."""
+"""A mixture is drawn by count and weight, from its seed alone, and refuses files that changed since."""
+
+import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from sharecap.data.mixture import substitute
-from sharecap.errors import UsageError
-from sharecap.records import Conversation, Turn
-
-
-def row(name: str, image: str, words: str = "old") -> Conversation:
-    return Conversation(name, (image,), (Turn("user", "<image>"), Turn("assistant", words)))
+from sharecap.cli import app
+from sharecap.data.mixture import Mixture, Part, Swap, keep, mix, open_rows, part_of
+from sharecap.data.rows import Rows, read_rows, write_rows
+from sharecap.errors import SharecapError, UsageError
+from sharecap.records import Conversation
+from tests.data.words import row
 
 
-BASE = [row("a", "coco/1.png"), row("q", "coco/9.png"), row("b", "coco/2.png"), row("c", "sam/3.png")]
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Two files of 10 and 5 rows with an image root each."""
+    found = {}
+    for name, count in (("coco", 10), ("sam", 5)):
+        root = tmp_path / name
+        rows = [row(f"{name}{i}", str(root / ("a" if i % 2 else "b") / f"{i}.png")) for i in range(count)]
+        rows[0] = row(f"{name}0")
+        found[name] = tmp_path / f"{name}.json"
+        write_rows(found[name], rows, root)
+    return found
 
 
-def test_the_same_image_goes_first_then_the_same_source_then_any() -> None:
-    new = [row("x", "art/5.png", "new"), row("y", "coco/7.png", "new"), row("z", "coco/1.png", "new")]
-    made = substitute(BASE, {"a", "b", "c"}, new, seed=0)
-    assert [r.id for r in made.rows] == ["z", "q", "y", "x"]
-    assert (made.same_image, made.same_source, made.other_source) == (1, 1, 1)
+def ids(rows: object) -> Counter[str]:
+    assert isinstance(rows, list) or hasattr(rows, "__getitem__")
+    return Counter(row.id for row in rows)  # type: ignore[attr-defined]
 
 
-def test_the_source_can_be_told() -> None:
-    new = [row("x", "p/5.png"), row("y", "q/7.png")]
-    made = substitute(BASE, ["c"], new, seed=0, source=lambda r: {"c": "deep", "y": "deep"}.get(r.id, ""))
-    assert made.rows[3].id == "y"
-    assert made.same_source == 1
+def test_counts_draw_without_repeats_as_long_as_there_are_rows(files: dict[str, Path]) -> None:
+    parts = (Part(files["coco"], count=4), Part(files["sam"], count=12))
+    made = mix(Mixture(parts, seed=1))
+    assert made.counts == (4, 12)
+    found = ids(made.rows)
+    assert sum(n for name, n in found.items() if name.startswith("coco")) == 4
+    assert all(n == 1 for name, n in found.items() if name.startswith("coco"))
+    assert sorted(n for name, n in found.items() if name.startswith("sam")) == [2, 2, 2, 3, 3]
+    assert ids(mix(Mixture(parts, seed=1)).rows) == found
+    assert ids(mix(Mixture(parts, seed=2)).rows) != found
+    more = mix(Mixture((*parts, Part(files["sam"])), seed=1))
+    assert list(more.rows)[:16] == list(made.rows)
 
 
-@given(
-    images=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8),
-    new=st.lists(st.sampled_from("abcdef"), min_size=8, max_size=12),
-    seed=st.integers(0, 3),
-)
-def test_as_many_rows_stay_and_no_replacement_is_used_twice(
-    images: list[str], new: list[str], seed: int
+def test_weights_share_out_what_the_others_leave(files: dict[str, Path]) -> None:
+    parts = (
+        Part(files["sam"]),
+        Part(files["coco"], weight=2),
+        Part(files["sam"], weight=1),
+        Part(files["coco"], count=1),
+    )
+    assert mix(Mixture(parts, rows=21)).counts == (5, 10, 5, 1)
+    assert mix(Mixture(parts, rows=22)).counts == (5, 11, 5, 1)
+    with pytest.raises(UsageError, match="5 rows are wanted, parts without a weight have 6"):
+        mix(Mixture(parts, rows=5))
+    with pytest.raises(UsageError, match="give both or none"):
+        Mixture(parts)
+    with pytest.raises(UsageError, match="give count or weight"):
+        Part(files["coco"], count=1, weight=1)
+
+
+def test_rows_are_chosen_by_their_images_path(files: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    assert set(ids(mix(Mixture((Part(files["coco"], root, only="a/*"),))).rows)) == {
+        f"coco{i}" for i in (1, 3, 5, 7, 9)
+    }
+    assert list(ids(mix(Mixture((Part(files["coco"], root, only=""),))).rows)) == ["coco0"]
+    with pytest.raises(UsageError, match="no such rows to draw from"):
+        mix(Mixture((Part(files["coco"], root, only="c/*", count=1),)))
+
+
+def test_a_kept_mixture_gives_its_rows_back_and_names_a_file_that_changed(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = [row(f"old{i}", f"{image}/{image}.png") for i, image in enumerate(images)]
-    replacements = [row(f"new{i}", f"{image}/{image}.png") for i, image in enumerate(new)]
-    replaced = [r.id for r in base[::2]]
-    made = substitute(base, replaced, replacements, seed=seed)
-    assert made == substitute(base, replaced, replacements, seed=seed)
-    assert len(made.rows) == len(base)
-    assert list(made.rows[1::2]) == base[1::2]
-    used = [r.id for r in made.rows if r.id.startswith("new")]
-    assert len(set(used)) == len(used) == len(replaced)
-    assert made.same_image + made.same_source + made.other_source == len(replaced)
-    # As many as can be are about the same image.
-    possible = sum(min(images[::2].count(i), new.count(i)) for i in set(images))
-    assert made.same_image == possible
+    monkeypatch.chdir(tmp_path)
+    parts = (Part(Path("coco.json"), Path("coco"), count=3), Part(Path("sam.json"), Path("sam")))
+    kept = keep(Mixture(parts), tmp_path / "mix")
+    rows = open_rows(tmp_path / "mix")
+    assert list(rows) == list(
+        mix(
+            Mixture(tuple(Part(p.path.absolute(), p.images.absolute(), p.count) for p in parts if p.images))
+        ).rows
+    )
+    assert [Path(image).parent.name for image in rows[3].images] in ([], ["b"])
+    assert keep(Mixture(parts), tmp_path / "mix") == kept
+    write_rows(files["sam"], list(Rows(files["sam"]))[1:], tmp_path)
+    with pytest.raises(
+        SharecapError, match=r"made from other rows than this file holds now: .*sam.json. mix again"
+    ):
+        open_rows(tmp_path / "mix")
+    with pytest.raises(SharecapError, match="no finished result here"):
+        open_rows(tmp_path)
 
 
-def test_which_replacement_is_taken_depends_on_the_seed() -> None:
-    new = [row(f"n{i}", "coco/5.png") for i in range(50)]
-    assert len({substitute(BASE, ["a"], new, seed=seed).rows[0].id for seed in range(10)}) > 3
+def test_the_command_mixes_swaps_and_writes(files: dict[str, Path], tmp_path: Path) -> None:
+    old = list(Rows(files["coco"], tmp_path / "coco"))[2:5]
+    write_rows(tmp_path / "old.json", old)
+    new = [
+        row("new3", str(tmp_path / "coco/a/3.png")),
+        *(row(f"new{i}", str(tmp_path / f"coco/b/1{i}.png")) for i in range(4)),
+    ]
+    write_rows(tmp_path / "new.json", new)
+    command = [
+        "mix",
+        f"{files['coco']},images={tmp_path / 'coco'}",
+        f"{files['sam']},count=2,images={tmp_path / 'sam'}",
+    ]
+    command += ["--replace", str(tmp_path / "old.json"), "--by", f"{tmp_path / 'new.json'}"]
+    command += ["--to", str(tmp_path / "mix"), "--out", str(tmp_path / "all.json")]
+    done = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout) == {
+        "rows": 12,
+        "parts": [10, 2],
+        "replaced": {"same_image": 1, "same_source": 2, "other_source": 0},
+    }
+    rows: list[Conversation] = list(open_rows(tmp_path / "mix"))
+    assert read_rows(tmp_path / "all.json") == rows
+    assert rows[3].id == "new3"
+    assert [r.id for r in rows[5:10]] == [f"coco{i}" for i in range(5, 10)]
+    assert "3 of them replaced: 1 by a row about the same image" in CliRunner().invoke(app, command).stdout
 
 
-def test_too_few_replacements_and_unknown_rows_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="1 replacements for 2 rows"):
-        substitute(BASE, ["a", "b"], [row("x", "coco/1.png")], seed=0)
-    with pytest.raises(UsageError, match="'nobody' is to be replaced but is no row of the base"):
-        substitute(BASE, ["a", "nobody"], BASE, seed=0)
+def test_a_part_is_read_from_one_word() -> None:
+    assert part_of("a.json") == Part(Path("a.json"))
+    assert part_of("a.json,weight=2.5,only=sam/*,images=x") == Part(
+        Path("a.json"), Path("x"), weight=2.5, only="sam/*"
+    )
+    for wrong in ("a.json,size=3", "a.json,count=few"):
+        with pytest.raises(UsageError, match="cannot read"):
+            part_of(wrong)
+    with pytest.raises(UsageError, match="has no weight"):
+        Swap(Path("old"), part_of("a.json,weight=1"))

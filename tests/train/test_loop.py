@@ -161,7 +161,7 @@ def gradients(llava: Llava, rows: list[Conversation], pack_tokens: int) -> dict[
     config = dataclasses.replace(CONFIG, pack_tokens=pack_tokens)
     config = dataclasses.replace(config, batch_rows=len(rows))
     world = joined("cpu")
-    documents = prepare(config, llava, rows).learned
+    documents = prepare(config, llava, rows, Path(), world).learned
     (step,) = batches(config, llava, documents, world, first=0, last=1)
     llava.model.zero_grad()
     Learner(Objective(llava.model, world.device, "fp32"), world, 0, None).learn(step)
@@ -188,7 +188,7 @@ def test_four_packs_a_step_give_the_losses_of_one(
     (step,) = batches(
         dataclasses.replace(config, pack_tokens=180),
         load(start),
-        prepare(config, load(start), rows).learned,
+        prepare(config, load(start), rows, tmp_path, joined("cpu")).learned,
         joined("cpu"),
         first=0,
         last=1,
@@ -242,12 +242,14 @@ def test_rows_too_long_are_refused_or_dropped_with_a_count(
 ) -> None:
     config = dataclasses.replace(CONFIG, pack_tokens=65, steps=1)
     with pytest.raises(
-        SharecapError, match=r"\d of 9 rows have more than 65 tokens, the longest \d+: row row6"
+        SharecapError, match=r"(\d) of 9 rows can't be trained on \(\1 too_long\), first row .* room for 65"
     ):
         train(config, start, rows, tmp_path)
+    listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    assert {"row6"} <= {row["row"] for row in listed}
     assert not (tmp_path / "metrics.jsonl").exists()
     made = train(dataclasses.replace(config, too_long="drop"), start, rows, tmp_path)
-    assert 0 < made["dropped_rows"] < 9
+    assert made["dropped_rows"] == len(listed)
     with pytest.raises(SharecapError, match="no rows to train on"):
         train(dataclasses.replace(config, too_long="drop", pack_tokens=5), start, rows, tmp_path)
 
@@ -257,15 +259,15 @@ def test_bad_rows_are_named_before_training_starts(
 ) -> None:
     gone = dataclasses.replace(rows[0], id="gone", images=(str(tmp_path / "gone.png"),))
     with pytest.raises(
-        SharecapError, match=r"1 of 8 pictures can't be read, first that of row gone .*gone\.png"
+        SharecapError, match=r"1 of 10 rows .*\(1 missing\), first row gone: no such file: .*gone\.png"
     ):
         train(CONFIG, start, [*rows, gone], tmp_path / "out")
     mute = Conversation("mute", (), (Turn("user", "Hello?"),))
-    with pytest.raises(SharecapError, match="no answer to learn from: row mute"):
+    with pytest.raises(SharecapError, match=r"\(1 no_answer\), first row mute: "):
         train(CONFIG, start, [*rows, mute], tmp_path / "out")
     with pytest.raises(SharecapError, match="no rows to train on"):
         train(CONFIG, start, [], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [p.name for p in (tmp_path / "out").iterdir()] in ([], ["quarantine.jsonl"])
 
 
 def test_a_picture_that_breaks_while_training_names_file_and_row(
@@ -332,7 +334,7 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_on_a_cosine() -> None
         ({"batch_rows": 0}, "must be at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"keep_last": 0}, "keep_last must be at least 1"),
-        ({"eval_rows": -1}, "eval_rows must be at least 0"),
+        ({"eval_rows": -1}, "eval_rows and workers must be at least 0"),
         ({"eval_every": 0}, "eval_every must be at least 1"),
         ({"spike": 0.5}, "spike must be above 1"),
     ],

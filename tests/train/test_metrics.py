@@ -18,6 +18,7 @@ from sharecap.train import metrics, view
 from sharecap.train.guards import WINDOW, Watch
 from sharecap.train.loop import train
 from sharecap.train.metrics import Count, Log, flat, peak_flops
+from sharecap.train.parallel import joined
 from sharecap.train.rows import prepare
 from tests.model.tiny import caption_rows, tiny_llava
 from tests.train.killed import CONFIG
@@ -59,12 +60,12 @@ def test_each_step_has_a_line_that_adds_up(run: tuple[Path, dict[str, Any]]) -> 
 
 def test_held_out_rows_are_never_learned(tmp_path: Path) -> None:
     llava, rows = tiny_llava(tmp_path), caption_rows(tmp_path / "pictures", WORDS)
-    split = prepare(dataclasses.replace(CONFIG, eval_rows=2), llava, rows)
+    split = prepare(dataclasses.replace(CONFIG, eval_rows=2), llava, rows, tmp_path, joined("cpu"))
     names = [[document.id for document in part] for part in (split.learned, split.held_out)]
     assert sorted(names[0] + names[1]) == [row.id for row in rows]
     assert len(names[1]) == 2
     with pytest.raises(UsageError, match="eval_rows=6 of 6 rows leaves none"):
-        prepare(dataclasses.replace(CONFIG, eval_rows=6), llava, rows)
+        prepare(dataclasses.replace(CONFIG, eval_rows=6), llava, rows, tmp_path, joined("cpu"))
 
 
 def test_the_best_step_is_saved_where_it_is_not_the_last(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, layers, scenes
+from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("fuse")(captioning.fuse)
 app.command("export")(layers.export)
 app.command("drop")(datasets.drop)
 app.command("card")(layers.card)
+app.command("mix")(mixing.mix)
 app.command("quickstart")(scenes.quickstart)
 app.command("simulate-teacher")(scenes.simulate_teacher)
 app.command("eval")(evaluation.evaluate_model)

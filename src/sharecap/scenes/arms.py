@@ -7,8 +7,8 @@ caption steps on the instruction rows, with the same parts trained: a control fo
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sharecap.data.mixture import substitute
 from sharecap.data.rows import read_rows
+from sharecap.data.substitution import substitute
 from sharecap.model.trainable import Rule
 from sharecap.recipes import paper
 from sharecap.records import Conversation
@@ -110,4 +110,4 @@ def instruction_rows(story: "Story", arm: str) -> list[Conversation]:
     if arm != "detailed":
         return rows
     teacher = read_rows(story.root / "first" / "teacher.json")
-    return list(substitute(rows, [row.id for row in details], teacher, seed=spec.seed).rows)
+    return list(substitute(rows, range(len(questions), len(rows)), teacher, seed=spec.seed).rows)

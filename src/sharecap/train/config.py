@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sharecap.data.plan import row_steps
 from sharecap.errors import UsageError
 from sharecap.model.trainable import Rule
 
@@ -17,6 +18,10 @@ class TrainConfig:
     steps: int | None = None  # optimiser steps; exactly one of steps and epochs
     epochs: float | None = None  # passes over the rows; the last step is filled up from the next pass
     pack_tokens: int = 4096  # places of one pack; bounds memory, changes the result only by rounding
+    pack_images: int | None = None  # pictures of one pack, likewise; None: no bound
+    grouped: bool = (
+        False  # the authors' way: a step's rows all with or all without images, padded, not packed
+    )
     warmup_ratio: float = 0.03  # share of the steps in which the rate rises; then a cosine down to 0
     weight_decay: float = 0.0  # AdamW's, on all that learns
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
@@ -24,6 +29,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; what learns is held in fp32 always
     too_long: Literal["refuse", "drop"] = "refuse"  # rows that don't fit a pack; dropped ones are counted
     seed: int = 0  # of the order of rows
+    workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one
     checkpoint_every: int = 200  # steps; what a kill can cost
     keep_last: int = 1  # checkpoints that stay until the run ends, beside the best one
@@ -44,8 +50,8 @@ class TrainConfig:
         for name in ("batch_rows", "pack_tokens", "checkpoint_every", "keep_last", "eval_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1", where=where)
-        if self.eval_rows < 0:
-            raise UsageError("eval_rows must be at least 0", where=where)
+        if min(self.eval_rows, self.workers) < 0:
+            raise UsageError("eval_rows and workers must be at least 0", where=where)
         if self.spike is not None and self.spike <= 1:
             raise UsageError("spike must be above 1, such as 3", where=where)
 
@@ -54,4 +60,4 @@ class TrainConfig:
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, -int(-rows * self.epochs // self.batch_rows))
+        return row_steps(rows, self.batch_rows, self.epochs, self.grouped)

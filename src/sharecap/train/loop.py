@@ -53,7 +53,7 @@ def train(
     clock = time.monotonic()
     world = joined(config.device)
     llava = folder.load(start) if isinstance(start, Path) else start
-    documents = prepare(config, llava, rows)
+    documents = prepare(config, llava, rows, directory, world)
     total = config.steps_for(len(documents.learned))
     learns = trainable.resolve(llava.model, config.rules)
     run = digest(config, documents)
@@ -81,7 +81,7 @@ def train(
             watch.look(number, count, norm, norms)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            line = meter.line(step, count, config.batch_rows) | {
+            line = meter.line(step, count) | {
                 "gradient_norm": norm,
                 "gradient_norms": norms,
                 "rates": {f"{x.part} {x.blocks}".strip(): x.learning_rate * scale for x in learns.table},

@@ -81,7 +81,7 @@ class Meter:
         total, flops, pictures = self.world.sum(own).tolist()
         return Count(total, flops, int(pictures))
 
-    def line(self, step: Step, count: Count, rows: int) -> dict[str, Any]:
+    def line(self, step: Step, count: Count) -> dict[str, Any]:
         """The step's line of metrics; call it when the weights have changed."""
         seconds = time.monotonic() - self.begun
         waited, memory = self.world.most(self.waited, peak_memory(self.world.device))
@@ -90,11 +90,11 @@ class Meter:
             "loss": count.loss,
             "tokens": step.tokens,
             "learned_tokens": step.learned,
-            "rows": rows,
+            "rows": step.rows,
             "images": count.images,
             "flops": count.flops,
             "tokens_per_s": step.tokens / seconds,
-            "samples_per_s": rows / seconds,
+            "samples_per_s": step.rows / seconds,
             "mfu": count.flops / seconds / self.peak,
             "data_wait_s": waited,
             "memory_bytes": int(memory),

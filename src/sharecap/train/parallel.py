@@ -70,7 +70,8 @@ def joined(device: str) -> World:
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # A run that torchrun starts again finds the store as it was: what it reads must be of this attempt.
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     talk, files = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
     return World(dist.get_rank(), dist.get_world_size(), place, talk, files)
