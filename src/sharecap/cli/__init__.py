@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, layers, scenes
+from sharecap.cli import captioning, datasets, evaluation, layers, scenes, training
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command("drop")(datasets.drop)
 app.command("card")(layers.card)
 app.command("quickstart")(scenes.quickstart)
 app.command("simulate-teacher")(scenes.simulate_teacher)
+app.command("plan")(training.plan)
+app.command("train")(training.train)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("compare")(evaluation.compare)
