@@ -176,7 +176,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(value, dict | list):
         return {path: value}
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    found = {}
+    found: dict[str, Any] = {}
     for word, inner in items:
         found |= flat(inner, path if word == "train" else f"{path}.{word}" if path else str(word))
     return found

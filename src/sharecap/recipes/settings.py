@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -95,13 +95,25 @@ def parsed(text: str, hint: Any, path: str) -> Any:
     inner = next((k for k in kinds if k is not NoneType), hint) if NoneType in kinds else hint
     if is_dataclass(inner) or any(is_dataclass(x) for x in get_args(inner)):
         raise UsageError(f"{path} can't be set as a whole", todo="set its fields one by one")
-    is_tuple = getattr(inner, "__origin__", None) is tuple
-    value: Any = [word.strip() for word in text.split(",") if word.strip()] if is_tuple else text
     try:
-        return TypeAdapter(hint).validate_strings(value)
+        if get_origin(inner) is tuple:
+            return items(text, get_args(inner))
+        return TypeAdapter(hint).validate_strings(text)
     except ValidationError as error:
         why = error.errors()[-1]["msg"]
-        raise UsageError(f"{path} can't be {text!r} ({why})", where=f"--set {path}={text}") from None
+    except ValueError as error:
+        why = str(error)
+    raise UsageError(f"{path} can't be {text!r} ({why})", where=f"--set {path}={text}")
+
+
+def items(text: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
+    """Words with commas between them as a tuple of these types; `ValueError` for too few or too many."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if kinds[-1] is Ellipsis:
+        kinds = [kinds[0]] * len(words)
+    if len(words) != len(kinds):
+        raise ValueError(f"{len(kinds)} values with commas between them, not {len(words)}")
+    return tuple(TypeAdapter(k).validate_strings(w) for k, w in zip(kinds, words, strict=True))
 
 
 def unknown(word: str, known: Sequence[str], path: str) -> SharecapError:

@@ -8,7 +8,7 @@ because something was left out: what can't be counted (driver, fragmentation) is
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All kinds together."""
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Imagined:
 
     def __init__(self, config: LlavaConfig, stage: TrainConfig) -> None:
         self.stage = stage
+        self.traces: dict[tuple[PackShape, bool], Live] = {}
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode, without_checks():
             self.model: Any = LlavaForConditionalGeneration(config)
@@ -97,8 +98,7 @@ class Imagined:
         shards, gathered = 1, 0
         if sharding == "fsdp":
             shards, gathered = processes, self.gathered()
-        with self.computing(sharding):
-            live = self.step(pack)
+        live = self.traced(pack, whole=sharding != "fsdp")
         return Memory(
             weights=weights / shards,
             gradients=gradients / shards,
@@ -122,12 +122,16 @@ class Imagined:
         outside = self.parameters - sum(every)
         return size * (2 * max(every) + outside) + (size + 4) * 2 * max(learns)
 
+    def traced(self, pack: PackShape, *, whole: bool) -> "Live":
+        """A step with such a pack, by weights as they are kept, or as they are gathered from shards."""
+        if (pack, whole) not in self.traces:
+            with nullcontext() if whole or self.stage.precision == "fp32" else self.gathered_weights():
+                self.traces[pack, whole] = self.step(pack)
+        return self.traces[pack, whole]
+
     @contextmanager
-    def computing(self, sharding: Sharding) -> Iterator[None]:
-        """Within, the weights have the precision that they compute in: shards are gathered in it."""
-        if sharding != "fsdp" or self.stage.precision == "fp32":
-            yield
-            return
+    def gathered_weights(self) -> Iterator[None]:
+        """Within, all weights have the precision that they compute in."""
         before = {parameter: parameter.data for parameter in self.model.parameters()}
         with self.mode:
             for parameter, data in before.items():
@@ -147,25 +151,26 @@ class Imagined:
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
             ids, predict = torch.zeros(sum(pack.lengths), dtype=torch.long), torch.arange(pack.learned)
             pixels = torch.zeros(pack.images, 3, size, size) if pack.images else None
-            with Live(model) as live, packing(model):
+            live = Live(model)
+            with live, packing(model):
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.stage.precision == "bf16"):
                     logits = packed_forward(model, ids, where, pixels, predict)
                 live.forward, live.casts, live.logits = live.now, live.cast, logits.nbytes
                 loss = cross_entropy(logits.float(), torch.zeros_like(predict), reduction="sum")
                 live.loss = live.now
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             for parameter in model.parameters():
                 parameter.grad = None
         return live
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes that tensors made inside hold while they are alive, and the most at once."""
 
     forward = casts = logits = loss = 0  # what was alive at these moments of a step
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         held = [t for p in model.parameters() for t in (p, p.grad) if t is not None]
         self.weights = {p.untyped_storage()._cdata for p in model.parameters()}
         self.alive = dict.fromkeys((t.untyped_storage()._cdata for t in (*held, *model.buffers())), 0)
