@@ -2,16 +2,18 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes.find import find_recipe
-from sharecap.recipes.plan import Machine, largest_pack, plan
+from sharecap.recipes.plan import GIB, Machine, largest_pack, lines, plan
 from sharecap.recipes.settings import with_settings
 from sharecap.recipes.shapes import shape_of
 from sharecap.train.cost import RowKind, cost_of, work_of_kinds
@@ -62,20 +64,27 @@ def told(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_seven_billion_parameters_fit_eight_cards_and_not_one() -> None:
-    eight = told("llava_1_5_7b")["stages"][1]
-    assert eight["fits"]
-    assert eight["memory"]["fsdp"]["total"] < 60 * 2**30 < eight["memory"]["ddp"]["total"]
-    assert eight["steps"] == 5198
-    recipe = find_recipe("llava_1_5_7b")
-    alone = plan(recipe.with_stage(recipe.stage("sft")), Machine(gpus=1))[1]
+def test_what_fits_eight_cards_and_not_one_is_said_with_what_would_help(tmp_path: Path) -> None:
+    # A folder with a configuration alone: six billion parameters in few, wide blocks, quick to plan.
+    wide = LlamaConfig(
+        hidden_size=8192, intermediate_size=22_016, num_hidden_layers=7, num_attention_heads=64
+    )
+    wide.save_pretrained(tmp_path)
+    recipe = with_settings(find_recipe("llava_7b"), [f"parts.language={tmp_path}"])
+    recipe = replace(recipe, stages=(replace(recipe.stage("sft"), start=""),))
+    (eight,) = plan(recipe, Machine())
+    assert eight.fits
+    assert eight.memory["fsdp"].total < 60 * GIB < eight.memory["ddp"].total
+    (alone,) = plan(recipe, Machine(gpus=1))
     assert not alone.fits
-    assert any("GPUs" in remedy for remedy in alone.remedies)
+    assert alone.remedies == ("2 GPUs",)
     # Weights, gradients, two moments of the optimiser: 16 bytes a parameter that learns, 2 any other.
-    held = alone.memory["none"]
-    frozen = alone.parameters - alone.learning
+    held, frozen = alone.memory["none"], alone.parameters - alone.learning
     assert held.weights + held.gradients + held.optimizer == 16 * alone.learning + 2 * frozen
     assert alone.checkpoint_bytes == 12 * alone.learning
+    text = "\n".join(lines(recipe, [alone], Machine(gpus=1)))
+    assert "does NOT fit (none)" in text
+    assert "would fit: 2 GPUs" in text
 
 
 def test_rows_at_hand_are_measured(tmp_path: Path) -> None:
