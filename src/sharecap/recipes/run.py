@@ -33,7 +33,7 @@ from sharecap.train.loop import MODEL, Progress, train
 KIND, ASKED = "model", "asked.json"
 
 HOW = {
-    *("pack_tokens", "device", "parallel", "checkpointing", "compile"),
+    *("pack_tokens", "pack_images", "workers", "device", "parallel", "checkpointing", "compile"),
     *("checkpoint_every", "keep_last", "spike", "log_to"),
 }
 """Training settings that change a result by rounding at most: a stage may go on with others."""
