@@ -7,6 +7,12 @@ from sharecap.data.plan import row_steps
 from sharecap.errors import UsageError
 from sharecap.model.trainable import Rule
 
+HOW = {
+    *("pack_tokens", "pack_images", "workers", "device", "parallel", "checkpointing", "compile"),
+    *("checkpoint_every", "keep_last", "spike", "log_to"),
+}
+"""Fields of the configuration that change a result by rounding at most: a run may go on with others."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharecap.artifact import write_atomically
-from sharecap.data.loading import Step
+from sharecap.data.loading import PackTensors, Step
 from sharecap.errors import UsageError
+from sharecap.train.cost import cost_of, work_of_packs
 from sharecap.train.parallel import World
 
 METRICS = "metrics.jsonl"
@@ -57,7 +58,7 @@ class Count:
 class Meter:
     """Measures steps. The model must be whole and know what learns."""
 
-    def __init__(self, model: nn.Module, world: World, precision: str) -> None:
+    def __init__(self, model: Any, world: World, precision: str) -> None:
         self.world, self.cost = world, cost_of(model)
         self.peak = world.size * peak_flops(world.device, precision)
         self.begun = self.waited = 0.0
@@ -74,9 +75,9 @@ class Meter:
 
     def count(self, step: Step, loss: Tensor) -> Count:
         """Add up what the ranks did, `loss` being this rank's share of it."""
-        images = sum(0 if pack.pixels is None else len(pack.pixels) for pack in step.packs)
-        tokens = sum(len(pack.ids) for pack in step.packs)
-        own = torch.tensor([0.0, self.cost(tokens, images), images], dtype=torch.float64, device=loss.device)
+        images = sum(pictures_of(pack) for pack in step.packs)
+        done = self.cost.flops(work_of_packs((p.lengths, len(p.predict), pictures_of(p)) for p in step.packs))
+        own = torch.tensor([0.0, done.needed, images], dtype=torch.float64, device=loss.device)
         own[0] = loss
         total, flops, pictures = self.world.sum(own).tolist()
         return Count(total, flops, int(pictures))
@@ -102,19 +103,8 @@ class Meter:
         }
 
 
-def cost_of(model: nn.Module) -> Callable[[int, int], float]:
-    """The operations of a step by its tokens and pictures: 2 a weight forward, 4 more where it learns."""
-    tower: Any = model.get_submodule("model.vision_tower")
-    places = next(m.num_embeddings for m in tower.modules() if isinstance(m, nn.Embedding))
-    seeing = list(tower.parameters())
-    skipped = {id(p) for p in seeing} | {
-        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
-    }
-    reading = [p for p in model.parameters() if id(p) not in skipped]
-    picture, token = (
-        sum(p.numel() * (6 if p.requires_grad else 2) for p in parameters) for parameters in (seeing, reading)
-    )
-    return lambda tokens, images: float(token * tokens + picture * places * images)
+def pictures_of(pack: PackTensors) -> int:
+    return 0 if pack.pixels is None else len(pack.pixels)
 
 
 class Log:

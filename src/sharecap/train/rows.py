@@ -16,15 +16,9 @@ from sharecap.errors import UsageError
 from sharecap.model.build import Llava
 from sharecap.model.pixels import Pixels
 from sharecap.records import Conversation
-from sharecap.train.config import TrainConfig
+from sharecap.train.config import HOW, TrainConfig
 from sharecap.train.guards import check_tokens
 from sharecap.train.parallel import World
-
-HOW = {
-    *("pack_tokens", "pack_images", "workers", "device", "parallel", "checkpointing", "compile"),
-    *("checkpoint_every", "keep_last", "spike", "log_to"),
-}
-"""Fields of the configuration that change a result by rounding at most: a run may go on with others."""
 
 
 @dataclass(frozen=True)
