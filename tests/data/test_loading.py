@@ -15,7 +15,7 @@ from sharecap.chat.templates import PLAIN
 from sharecap.chat.tokenise import Cutter, Document
 from sharecap.data.check import prepare
 from sharecap.data.documents import Documents
-from sharecap.data.loading import Step, check_files, steps
+from sharecap.data.loading import Step, steps
 from sharecap.data.rows import Rows, write_rows
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError, open_rgb
@@ -173,18 +173,3 @@ def test_an_error_comes_out_where_its_step_is_due_and_names_the_row(workers: int
             documents(10), numbered, batch_rows=1, pack_tokens=12, seed=0, first=0, last=len(seen) + 1
         )
     ]
-
-
-def test_missing_and_empty_files_are_counted_before_training(tmp_path: Path) -> None:
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "good.png").write_bytes(b"x")
-    ids, learned = np.ones(2, dtype=np.int32), np.ones(2, dtype=np.bool_)
-
-    def row(name: str, *files: str) -> Document:
-        return Document(name, ids, learned, tuple(str(tmp_path / f) for f in files))
-
-    check_files([row("a", "good.png"), row("b", "good.png"), row("c")])
-    with pytest.raises(
-        SharecapError, match=r"2 of 3 pictures .* first that of row d .file of zero bytes.: .*empty"
-    ):
-        check_files([row("a", "good.png"), row("d", "empty.png"), row("e", "empty.png", "gone.png")])

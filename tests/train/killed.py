@@ -3,6 +3,7 @@
 python -m tests.train.killed START ROWS OUT [STOP_AT]: prints each finished step, waits at STOP_AT.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,19 @@ CONFIG = TrainConfig(
 
 def main(start: str, rows: str, out: str, stop_at: str = "0") -> None:
     def progress(line: dict[str, Any], _total: int) -> None:
+        if line["step"] == int(stop_at):
+            wait_for(Path(out) / "state/step-00000010")
         print(line["step"], flush=True)
         if line["step"] == int(stop_at):
             sys.stdin.readline()
 
     train(CONFIG, Path(start), read_rows(Path(rows)), Path(out), progress)
+
+
+def wait_for(path: Path) -> None:
+    """Until it is there: checkpoints are written in the background."""
+    while not path.exists():
+        os.sched_yield()
 
 
 if __name__ == "__main__":

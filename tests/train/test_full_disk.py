@@ -12,6 +12,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.dataset import disk_errors
 from sharecap.model import folder
 from sharecap.train import checkpoint
+from sharecap.train.parallel import joined
 from tests.model.tiny import tiny_llava
 
 
@@ -32,9 +33,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_checkpoint_that_does_not_fit_is_not_there(small_disk: Path) -> None:
     model = nn.Linear(512, 512)
     optimizer = torch.optim.AdamW(model.parameters())
+    learning = dict(model.named_parameters())
+    for parameter in learning.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kept = checkpoint.Checkpoints(small_disk / "state", "run", 1, joined("cpu"))
+    kept.save(1, learning, optimizer)
     with pytest.raises(SharecapError, match="no space left"), disk_errors(small_disk):
-        checkpoint.save(small_disk / "state", "run", 1, model, optimizer)
-    assert checkpoint.finished(small_disk / "state") == []
+        kept.wait()
+    assert checkpoint.finished(small_disk / "state") == {}
 
 
 def test_a_model_that_does_not_fit_is_one_clear_error(small_disk: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes
+from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes, training
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command("card")(layers.card)
 app.command("mix")(mixing.mix)
 app.command("quickstart")(scenes.quickstart)
 app.command("simulate-teacher")(scenes.simulate_teacher)
+app.command("plan")(training.plan)
+app.command("train")(training.train)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("compare")(evaluation.compare)

@@ -4,7 +4,6 @@ What a step holds depends on seed and step number alone; the thread or the proce
 time, and a run that goes on at any step replays none before it.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,6 @@ from sharecap.data.documents import Documents
 from sharecap.data.packing import pack
 from sharecap.data.plan import Batching, Plan, Sizes
 from sharecap.data.processes import in_order
-from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 
 AHEAD = 2
@@ -159,25 +157,3 @@ def read(pixels: Pixels, images: Sequence[str], documents: Sequence[Document]) -
     except ImageError as error:
         row = next((d.id for d in documents if error.where in d.images), "unknown")
         raise ImageError(error.reason, f"{error.what} (row {row})", error.where, error.todo) from None
-
-
-def check_files(documents: Sequence[Document]) -> None:
-    """Raise if a picture's file is missing or empty, before time is spent: a look, no decoding."""
-    seen: set[str] = set()
-    bad: list[tuple[str, str, str]] = []
-    for document in documents:
-        for image in document.images:
-            if image in seen:
-                continue
-            seen.add(image)
-            try:
-                why = "" if os.stat(image).st_size else "file of zero bytes"
-            except OSError as error:
-                why = (error.strerror or "cannot be read").lower()
-            if why:
-                bad.append((document.id, image, why))
-    if bad:
-        row, image, why = bad[0]
-        todo = "restore the files or remove their rows"
-        what = f"{len(bad)} of {len(seen)} pictures can't be read, first that of row {row} ({why})"
-        raise SharecapError(what, where=image, todo=todo)

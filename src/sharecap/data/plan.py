@@ -89,10 +89,7 @@ class Plan:
     def steps(self, epochs: float) -> int:
         """Steps that so many passes over the rows take; the last one may reach into the next pass."""
         if self.batching.batch_rows is not None:
-            per = -(-len(self.sizes) // self.batching.batch_rows)
-            whole = int(epochs) if self.batching.grouped else 0
-            rest = -int(-len(self.sizes) * (epochs - whole) // self.batching.batch_rows)
-            return max(1, whole * per + rest)
+            return row_steps(len(self.sizes), self.batching.batch_rows, epochs, self.batching.grouped)
         assert self.batching.batch_tokens is not None
         return max(1, -int(-self.total * epochs // self.batching.batch_tokens))
 
@@ -157,6 +154,13 @@ class Plan:
         mixed = np.concatenate(left)
         turns = np.random.default_rng([self.seed, epoch, 1]).permutation(len(full))
         return [full[i] for i in turns] + [mixed[i : i + size] for i in range(0, len(mixed), size)]
+
+
+def row_steps(rows: int, batch_rows: int, epochs: float, grouped: bool) -> int:
+    """Steps of `batch_rows` that so many passes take; grouped passes begin with a step of their own."""
+    per = -(-rows // batch_rows)
+    whole = int(epochs) if grouped else 0
+    return max(1, whole * per - int(-rows * (epochs - whole) // batch_rows))
 
 
 def places(lengths: Sequence[int], padded: bool) -> int:

@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sharecap.data.plan import row_steps
 from sharecap.errors import UsageError
 from sharecap.model.trainable import Rule
+
+HOW = {
+    *("pack_tokens", "pack_images", "workers", "device", "parallel", "checkpointing", "compile"),
+    *("checkpoint_every", "keep_last", "spike", "log_to"),
+}
+"""Fields of the configuration that change a result by rounding at most: a run may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -17,15 +24,28 @@ class TrainConfig:
     steps: int | None = None  # optimiser steps; exactly one of steps and epochs
     epochs: float | None = None  # passes over the rows; the last step is filled up from the next pass
     pack_tokens: int = 4096  # places of one pack; bounds memory, changes the result only by rounding
+    pack_images: int | None = None  # pictures of one pack, likewise; None: no bound
+    grouped: bool = (
+        False  # the authors' way: a step's rows all with or all without images, padded, not packed
+    )
     warmup_ratio: float = 0.03  # share of the steps in which the rate rises; then a cosine down to 0
     weight_decay: float = 0.0  # AdamW's, on all that learns
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; weights keep theirs
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; what learns is held in fp32 always
     too_long: Literal["refuse", "drop"] = "refuse"  # rows that don't fit a pack; dropped ones are counted
     seed: int = 0  # of the order of rows
+    workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one
     checkpoint_every: int = 200  # steps; what a kill can cost
+    keep_last: int = 1  # checkpoints that stay until the run ends, beside the best one
+    eval_rows: int = 0  # rows that are never learned and give the held-out loss; 0: none, and no best one
+    eval_every: int = 200  # steps between two held-out losses
+    spike: float | None = None  # stop at a loss above this many times the last ones' median; None: never
+    checkpointing: Literal["none", "selective", "full"] = "none"  # what backward computes again
+    compile: bool = False  # blocks through torch.compile: slow to start, faster steps
+    parallel: Literal["fsdp", "ddp"] = "fsdp"  # of several processes: weights in shards, or whole in each
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside the lines in metrics.jsonl
 
     def __post_init__(self) -> None:
         where = "training configuration"
@@ -33,12 +53,17 @@ class TrainConfig:
             raise UsageError("give either steps or epochs", where=where)
         if (self.steps or self.epochs or 0) <= 0:
             raise UsageError("there must be at least one step", where=where)
-        if min(self.batch_rows, self.pack_tokens, self.checkpoint_every) < 1:
-            raise UsageError("batch_rows, pack_tokens and checkpoint_every must be at least 1", where=where)
+        for name in ("batch_rows", "pack_tokens", "checkpoint_every", "keep_last", "eval_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1", where=where)
+        if min(self.eval_rows, self.workers) < 0:
+            raise UsageError("eval_rows and workers must be at least 0", where=where)
+        if self.spike is not None and self.spike <= 1:
+            raise UsageError("spike must be above 1, such as 3", where=where)
 
     def steps_for(self, rows: int) -> int:
         """Optimiser steps over `rows` rows."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, -int(-rows * self.epochs // self.batch_rows))
+        return row_steps(rows, self.batch_rows, self.epochs, self.grouped)

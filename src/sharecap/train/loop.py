@@ -1,40 +1,38 @@
 """Training, from rows to a finished model folder: data, then step, then effect.
 
-A step's loss is the mean over all tokens that are learned in it, however its rows were packed. A killed run
-goes on from its last checkpoint and ends with the same bits. It must never go on after a loss is no number.
+A step's loss is the mean over all tokens that are learned in it, however its rows were packed and however
+many processes share it. A killed run goes on from its last checkpoint and ends with the same bits. It must
+never go on after a loss is no number.
 """
 
-import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.optim import AdamW
 
 from sharecap.artifact import STATE, plain, write_atomically
-from sharecap.chat.templates import template_named
-from sharecap.chat.tokenise import Cutter, Document
-from sharecap.data.loading import PackTensors, Step, check_files, steps
-from sharecap.errors import SharecapError
 from sharecap.model import folder, trainable
 from sharecap.model.build import Llava
-from sharecap.model.forward import layout, packed_forward, packing
-from sharecap.model.pixels import Pixels
+from sharecap.model.forward import packing
+from sharecap.model.trainable import Trainable
 from sharecap.records import Conversation
-from sharecap.train import checkpoint
+from sharecap.train import gradients
+from sharecap.train.checkpoint import Checkpoints
 from sharecap.train.config import TrainConfig
+from sharecap.train.guards import Watch
+from sharecap.train.metrics import Log, Meter, Progress, summary
+from sharecap.train.objective import Learner, Objective, grey_picture
+from sharecap.train.parallel import World, gather, joined, shard
+from sharecap.train.rows import batches, digest, held_out, prepare
 
-METRICS, TABLE, MODEL = "metrics.jsonl", "trainable.json", "model"
-
-Progress = Callable[[dict[str, Any], int], None]
-"""Called after each step with its line of metrics and the number of steps of the run."""
+TABLE, MODEL, BEST = "trainable.json", "model", "best"
 
 
 def train(
@@ -46,115 +44,98 @@ def train(
 ) -> dict[str, Any]:
     """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
-    Goes on from what a killed run with the same configuration and rows left in `directory`/state.
+    Goes on from what a killed run with the same configuration and rows left in `directory`/state. If rows are
+    held out and another step than the last did best on them, `directory`/best is the model of that step.
+    Under torchrun all processes call this alike, with a directory that they share; the first one writes.
     `SharecapError` for rows that can't be cut exactly or are too long, for pictures that can't be read, for a
     loss that is no number.
     """
     clock = time.monotonic()
+    world = joined(config.device)
     llava = folder.load(start) if isinstance(start, Path) else start
-    model: Any = llava.model.to(device_of(config))  # type: ignore[arg-type]
-    documents, dropped = prepare(config, llava, rows)
-    total = config.steps_for(len(documents))
-    learns = trainable.resolve(model, config.rules)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / TABLE, json.dumps(plain(learns), indent=1))
-    groups = trainable.apply(model, learns)
-    optimizer = torch.optim.AdamW(
-        [{"params": parameters, "lr": rate, "peak": rate} for rate, parameters in groups],
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    run, state = digest(config, documents), directory / STATE
-    done = checkpoint.restore(state, run, model, optimizer)
-    lines = cut_metrics(directory / METRICS, done)
-    stream = steps(
-        documents,
-        Pixels(llava.processor.image_processor),
-        batch_rows=config.batch_rows,
-        pack_tokens=config.pack_tokens,
-        seed=config.seed,
-        first=done,
-        last=total,
-    )
-    model.train()
-    with open(directory / METRICS, "a", encoding="utf-8") as log, packing(model):
-        asked = time.monotonic()
-        for step in stream:
-            begun = time.monotonic()
+    documents = prepare(config, llava, rows, directory, world)
+    total = config.steps_for(len(documents.learned))
+    learns = trainable.resolve(llava.model, config.rules)
+    run = digest(config, documents)
+    if world.first:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / TABLE, json.dumps(plain(learns), indent=1))
+    dtype = llava.model.dtype
+    learner, meter = arranged(config, llava, learns, world)
+    learning, optimizer = optimised(config, llava.model, learns)
+    kept = Checkpoints(directory / STATE, run, config.keep_last, world)
+    done = kept.restore(learning, optimizer)
+    test = held_out(config, llava, documents, world)
+    llava.model.train()
+    with Log(directory, run, done, config.log_to, world.first) as log, packing(llava.model):
+        watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
+        for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
+            number = step.number + 1
             scale = rate_scale(step.number, total, config.warmup_ratio)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * scale
-            loss = learn(model, step, config.precision)
-            if step.number == 0:
-                check_gradients(model)
-            norm = float(nn.utils.clip_grad_norm_([p for _, ps in groups for p in ps], config.clip))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                what = f"step {step.number + 1}: loss {loss}, gradient {norm}"
-                raise SharecapError(what, where=directory, todo="lower the learning rate")
+            count = meter.count(step, learner.learn(step))
+            if step.number == 0 and step.packs:
+                gradients.check(llava.model)
+            norm, norms = gradients.finish(learning, config.clip, world)
+            watch.look(number, count, norm, norms)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            now = time.monotonic()
-            line = {
-                "step": step.number + 1,
-                "loss": loss,
+            line = meter.line(step, count) | {
                 "gradient_norm": norm,
+                "gradient_norms": norms,
                 "rates": {f"{x.part} {x.blocks}".strip(): x.learning_rate * scale for x in learns.table},
-                "tokens": step.tokens,
-                "learned_tokens": step.learned,
-                "tokens_per_s": step.tokens / (now - asked),
-                "data_wait_s": begun - asked,
-                "seconds": now - asked,
             }
-            log.write(json.dumps(line) + "\n")
-            lines.append(line)
-            if progress is not None:
+            best = False
+            if test is not None and (number % config.eval_every == 0 or number == total):
+                line["held_out_loss"] = learner.held_out_loss(test)
+                best = line["held_out_loss"] < kept.lowest_loss
+            log.write(line)
+            if progress is not None and world.first:
                 progress(line, total)
-            asked = time.monotonic()
-            if (step.number + 1) % config.checkpoint_every == 0 and step.number + 1 < total:
+            if number < total and (best or number % config.checkpoint_every == 0):
                 log.flush()
-                checkpoint.save(state, run, step.number + 1, model, optimizer)
-    folder.save(Llava(model.eval(), llava.processor, config.template), directory / MODEL)
-    if state.exists():
-        shutil.rmtree(state)  # three times the size of what learned, of no use any more
-    return summary(lines, dropped, learns, time.monotonic() - clock)
+                kept.save(number, learning, optimizer, line.get("held_out_loss"))
+    kept.wait()
+    made = summary(log.lines)
+    gather(llava.model, world)
+    if world.first:
+        trained = Llava(llava.model, llava.processor, config.template)
+        save(trained, dtype, directory, made.get("best_step", total), kept)
+    world.wait()
+    return made | {
+        "seconds": time.monotonic() - clock,
+        "dropped_rows": documents.dropped,
+        "parameters": {f"{x.part} {x.blocks}".strip(): x.parameters for x in learns.table},
+    }
 
 
-def device_of(config: TrainConfig) -> torch.device:
-    """Where to compute."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+def arranged(config: TrainConfig, llava: Llava, learns: Trainable, world: World) -> tuple[Learner, Meter]:
+    """Made ready: what learns, in which precision, on which device, in which shards, in this order."""
+    model: Any = llava.model
+    trainable.apply(model, learns)
+    for parameter in model.parameters():
+        if parameter.requires_grad or config.precision == "fp32":
+            parameter.data = parameter.data.float()
+    meter = Meter(model, world, config.precision)
+    objective = Objective(model, world.device, config.precision)
+    if world.size > 1 and config.parallel == "fsdp":
+        shard(objective, world, config.precision)
+        return Learner(objective, world, config.seed, spare=grey_picture(llava)), meter
+    model.to(world.device)
+    return Learner(objective, world, config.seed, spare=None), meter
 
 
-def prepare(config: TrainConfig, llava: Llava, rows: Sequence[Conversation]) -> tuple[list[Document], int]:
-    """All rows as tokens, and how many were dropped for their length; what is cheap to check is checked."""
-    cutter = Cutter(llava.tokenizer, template_named(config.template), llava.image_tokens)
-    documents = cutter.documents(rows)
-    for document in documents:
-        if not document.learned.any():
-            raise SharecapError("no answer to learn from", where=f"row {document.id}", todo="remove the row")
-    room = min(config.pack_tokens, llava.config.text_config.max_position_embeddings)
-    fitting = [d for d in documents if len(d) <= room]
-    dropped = len(documents) - len(fitting)
-    if dropped and config.too_long == "refuse":
-        worst = max(documents, key=len)
-        what = f"{dropped} of {len(documents)} rows have more than {room} tokens, the longest {len(worst)}"
-        todo = "raise pack_tokens (up to what the model can take), or drop such rows with too_long='drop'"
-        raise SharecapError(what, where=f"row {worst.id}", todo=todo)
-    if not fitting:
-        raise SharecapError("no rows to train on", todo="check the rows' file")
-    check_files(fitting)
-    return fitting, dropped
-
-
-def digest(config: TrainConfig, documents: Sequence[Document]) -> str:
-    """What a checkpoint belongs to: the configuration and the rows' tokens and pictures."""
-    total = hashlib.sha256(repr(replace(config, checkpoint_every=1)).encode())
-    for document in documents:
-        total.update(document.ids.tobytes())
-        total.update("\0".join(document.images).encode())
-    return total.hexdigest()
+def optimised(
+    config: TrainConfig, model: nn.Module, learns: Trainable
+) -> tuple[dict[str, nn.Parameter], AdamW]:
+    """What learns, by name, those of one rate together; and what changes it."""
+    parameters = dict(model.named_parameters())
+    rates = dict.fromkeys(learns.rates.values())
+    names = {rate: [name for name, own in learns.rates.items() if own == rate] for rate in rates}
+    groups = [{"params": [parameters[n] for n in names[rate]], "lr": rate, "peak": rate} for rate in rates]
+    optimizer = AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    return {name: parameters[name] for rate in rates for name in names[rate]}, optimizer
 
 
 def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
@@ -165,60 +146,25 @@ def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def learn(model: Any, step: Step, precision: str) -> float:
-    """Gradients of one step's loss, pack by pack; returns that loss, the mean over the learned tokens."""
-    device = model.device
-    total = torch.zeros((), device=device)
-    for pack in step.packs:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = logits_of(model, pack, device)
-        loss = cross_entropy(logits.float(), pack.targets.to(device), reduction="sum") / step.learned
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    return float(total)
+def save(llava: Llava, dtype: torch.dtype, directory: Path, best: int, kept: Checkpoints) -> None:
+    """Save the model in the precision that it came in, and that of step `best` if a checkpoint holds it."""
+    learning = {name: p for name, p in llava.model.named_parameters() if p.requires_grad}
+    last = {name: parameter.data for name, parameter in learning.items()}
+    if kept.place(best).exists():
+        for parameter in learning.values():
+            parameter.data = torch.empty_like(parameter)
+        kept.load_weights(best, learning)
+        in_precision(llava.model, dtype)
+        folder.save(llava, directory / BEST)
+    for name, parameter in learning.items():
+        parameter.data = last[name]
+    in_precision(llava.model, dtype)
+    folder.save(llava, directory / MODEL)
+    shutil.rmtree(directory / STATE)  # three times the size of what learned, of no use any more
 
 
-def logits_of(model: Any, pack: PackTensors, device: torch.device) -> Tensor:
-    """Logits [S, V] of a pack's learned positions."""
-    pixels = None if pack.pixels is None else pack.pixels.to(device)
-    where = layout(pack.lengths, device)
-    return packed_forward(model, pack.ids.to(device), where, pixels, pack.predict.to(device))
-
-
-def check_gradients(model: nn.Module) -> None:
-    """Stop unless all that is said to learn does: a part frozen by accident would show nowhere else."""
-    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    if without:
-        raise SharecapError(f"{len(without)} trainable parameters get no gradient", where=without[0])
-
-
-def cut_metrics(path: Path, done: int) -> list[dict[str, Any]]:
-    """Remove the lines of steps that will be done again; returns those that stay."""
-    if not path.exists():
-        return []
-    kept = path.read_text(encoding="utf-8").splitlines()[:done]
-    write_atomically(path, "".join(line + "\n" for line in kept))
-    return [json.loads(line) for line in kept]
-
-
-def summary(
-    lines: Sequence[dict[str, Any]], dropped: int, learns: trainable.Trainable, seconds: float
-) -> dict[str, Any]:
-    """The run in a few numbers; `final_loss` is the mean over the last tenth of the steps."""
-    tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
-    total = {
-        key: sum(line[key] for line in lines)
-        for key in ("tokens", "learned_tokens", "data_wait_s", "seconds")
-    }
-    return {
-        "steps": len(lines),
-        "final_loss": sum(tail) / len(tail),
-        "tokens": total["tokens"],
-        "learned_tokens": total["learned_tokens"],
-        "tokens_per_s": total["tokens"] / total["seconds"],
-        "data_wait_s": total["data_wait_s"],
-        "step_seconds": total["seconds"],
-        "seconds": seconds,
-        "dropped_rows": dropped,
-        "parameters": {f"{x.part} {x.blocks}".strip(): x.parameters for x in learns.table},
-    }
+def in_precision(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put all parameters in this precision; buffers keep theirs."""
+    model.train(False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

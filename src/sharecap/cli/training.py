@@ -1,0 +1,111 @@
+"""Commands that train: plan, train."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sharecap.cli.output import AsJson, show
+
+if TYPE_CHECKING:
+    from sharecap.train.metrics import Progress
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="tiny, llava_7b, llava_1_5_7b, llava_1_5_13b, sharegpt4v_7b, sharegpt4v_13b, or "
+        "FILE.py:FUNCTION, which runs the code in that file.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. sft.batch_rows=64 (repeatable)."),
+]
+
+
+def plan(
+    recipe: Name,
+    *,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that train together.")] = 8,
+    memory: Annotated[float, typer.Option(help="Memory of one GPU, GiB.")] = 80.0,
+    mfu: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.45,
+    tflops: Annotated[
+        float, typer.Option(help="Peak of one GPU in bf16, TFLOP/s: H100 and H200 989, A100 312.")
+    ] = 989.0,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory with the rows: their lengths are measured on a sample.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a recipe takes, stage by stage, without loading a model: memory, operations, hours, disk."""
+    from sharecap.recipes.find import find_recipe
+    from sharecap.recipes.plan import Machine, as_data, lines
+    from sharecap.recipes.plan import plan as made
+    from sharecap.recipes.settings import with_settings
+
+    found = with_settings(find_recipe(recipe), settings or ())
+    machine = Machine(gpus, memory, mfu, tflops)
+    plans = made(found, machine, data)
+    show(as_data(found, plans, machine), as_json, lines(found, plans, machine))
+
+
+def train(
+    recipe: Name,
+    *,
+    data: Annotated[
+        Path, typer.Option(help="Directory with the files of rows that the recipe names.")
+    ] = Path("data"),
+    to: Annotated[Path | None, typer.Option(help="Where the stages go (default: runs/RECIPE).")] = None,
+    stage: Annotated[str, typer.Option(help="Only this stage; what it starts from must be there.")] = "",
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model stage by stage. Finished stages are skipped; interrupted, the same command goes on."""
+    from sharecap.errors import Interrupted
+    from sharecap.images.dataset import disk_errors
+    from sharecap.recipes.find import find_recipe
+    from sharecap.recipes.run import run
+    from sharecap.recipes.settings import differences, with_settings
+
+    base = find_recipe(recipe)
+    found = with_settings(base, settings or ())
+    changed = differences(base, found)
+    place = to or Path("runs") / found.name
+    rank = int(os.environ.get("RANK", "0"))  # torchrun's
+    if rank == 0 and not as_json:
+        show(None, False, [f"recipe {found.name}", *(f"  {line}" for line in changed or ["unchanged"])])
+    try:
+        with disk_errors(place):
+            done = run(found, data, place, watched, only=stage, rank=rank)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", todo="run the same command again to go on") from None
+    if rank == 0:
+        results = [
+            {"stage": one.path.name, "model": str(one.path / "model"), "seconds": one.seconds, **one.metrics}
+            for one in done
+        ]
+        told = [
+            f"{x['stage']}: {x['steps']} steps, loss {x['final_loss']:.3f}, model in {x['model']}"
+            for x in results
+        ]
+        show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)
+
+
+@contextmanager
+def watched(name: str) -> Iterator["Progress"]:
+    """Show a stage's steps on stderr while the block lasts."""
+    from sharecap.images.progress import Progress
+
+    shown = Progress(f"training {name}: steps")
+
+    def progress(line: dict[str, Any], total: int) -> None:
+        shown.done, shown.total, shown.note = line["step"], total, f"loss {line['loss']:.3f}"
+        shown.tick()
+
+    with shown.shown():
+        yield progress

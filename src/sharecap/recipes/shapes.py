@@ -1,0 +1,90 @@
+"""The configuration of a recipe's model without its weights: from folders, from here, or from the Hub.
+
+The models that our recipes name by default are known here, so that planning needs no network. The shapes are
+those of the published config.json files; it must never be used where weights are at hand.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+from sharecap.errors import SharecapError, UsageError
+from sharecap.model.build import DTYPES, Parts, quiet, used_blocks
+
+ADDED_TOKENS = 2
+"""`<image>` and `<pad>`, which Vicuna lacks."""
+
+
+def clip(width: int, blocks: int, image: int, patch: int) -> CLIPVisionConfig:
+    """A CLIP tower as OpenAI made them: heads of 64, feed-forward four times as wide."""
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=blocks,
+        num_attention_heads=width // 64,
+        image_size=image,
+        patch_size=patch,
+    )
+
+
+def llama(width: int, inner: int, blocks: int, heads: int, reads: int, **more: Any) -> LlamaConfig:
+    """A language model of Llama's kind; `reads` is the longest text, in tokens."""
+    return LlamaConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        max_position_embeddings=reads,
+        **({"vocab_size": 32_000} | more),
+    )
+
+
+KNOWN: dict[str, Any] = {
+    "openai/clip-vit-large-patch14": clip(1024, 24, 224, 14),
+    "openai/clip-vit-large-patch14-336": clip(1024, 24, 336, 14),
+    "openai/clip-vit-base-patch32": clip(768, 12, 224, 32),
+    "lmsys/vicuna-7b-v1.3": llama(4096, 11_008, 32, 32, 2048),
+    "lmsys/vicuna-7b-v1.5": llama(4096, 11_008, 32, 32, 4096),
+    "lmsys/vicuna-13b-v1.5": llama(5120, 13_824, 40, 40, 4096),
+    "HuggingFaceTB/SmolLM2-135M": llama(
+        576, 1536, 30, 9, 8192, num_key_value_heads=3, vocab_size=49_152, tie_word_embeddings=True
+    ),
+}
+
+
+def shape_of(parts: Parts) -> LlavaConfig:
+    """The configuration of the model that `model.build` makes of the parts, up to a few added tokens."""
+    vision, text = config_of(parts.vision), config_of(parts.language)
+    vision = getattr(vision, "vision_config", vision)
+    if not hasattr(vision, "patch_size"):
+        raise UsageError(f"not a vision tower but {vision.model_type!r}", where=parts.vision)
+    text.vocab_size += ADDED_TOKENS
+    config: Any = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,  # class tokens are left out
+        projector_hidden_act="gelu" if parts.projector == "mlp2x_gelu" else "linear",
+        vision_feature_select_strategy="default" if vision.model_type.startswith("clip") else "full",
+        vision_feature_layer=parts.feature_layer,
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+        image_token_index=text.vocab_size - ADDED_TOKENS,
+        dtype=DTYPES[parts.dtype],
+    )
+    if not 1 <= used_blocks(config) <= vision.num_hidden_layers:
+        what = f"{vision.num_hidden_layers} blocks have no feature layer {parts.feature_layer}"
+        raise UsageError(what, where=parts.vision)
+    return config  # type: ignore[no-any-return]
+
+
+def config_of(name: str | Path) -> Any:
+    """A part's configuration. `SharecapError` if it is neither a folder, nor known here, nor to be had."""
+    if not Path(name).exists() and str(name) in KNOWN:
+        known = KNOWN[str(name)]
+        return type(known).from_dict(known.to_dict())
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(name))
+    except Exception:  # noqa: BLE001 - no such folder, no network, no such name, a damaged file
+        todo = "give a directory with config.json, or a Hugging Face name that can be reached from here"
+        raise SharecapError("no configuration of this model", where=name, todo=todo) from None

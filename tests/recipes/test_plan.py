@@ -1,0 +1,118 @@
+"""`sharecap plan`: the paper's figures come out, verdicts follow the machine, rows are measured."""
+
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+from sharecap.cli import app
+from sharecap.errors import SharecapError, UsageError
+from sharecap.recipes.find import find_recipe
+from sharecap.recipes.plan import GIB, Machine, largest_pack, lines, plan
+from sharecap.recipes.settings import with_settings
+from sharecap.recipes.shapes import shape_of
+from sharecap.train.cost import RowKind, cost_of, work_of_kinds
+from sharecap.train.memory import Imagined
+from tests.recipes.rows import quick, user_folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning our recipes asks nobody."""
+
+    def refused(*_: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+
+
+def operations(name: str, stage_name: str) -> float:
+    """What a stage takes with the recipe's own estimates of lengths."""
+    recipe = find_recipe(name)
+    stage, config = recipe.stage(stage_name), shape_of(recipe.parts)
+    kinds = [kind for source in stage.rows for kind in source.kinds]
+    imagined = Imagined(config, stage.train)
+    assert imagined.parameters == pytest.approx(7.06e9, rel=0.01)
+    return cost_of(imagined.model).flops(work_of_kinds(kinds, config.image_seq_length)).needed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "flop", "hours"),
+    [
+        ("sharegpt4v_7b", "pretrain", 4.2e19, 3.2),
+        ("sharegpt4v_7b", "sft", 2.5e19, 1.9),
+        ("llava_1_5_7b", "sft", 2.5e19, 1.9),
+        ("llava_1_5_7b", "align", 0.9e19, 0.7),
+    ],
+)
+def test_the_paper_s_runs_come_out(recipe: str, stage: str, flop: float, hours: float) -> None:
+    found = operations(recipe, stage)
+    assert found == pytest.approx(flop, rel=0.15)
+    assert found / (8 * 989e12 * 0.45) / 3600 == pytest.approx(hours, rel=0.2)
+
+
+def told(*words: str) -> Any:
+    done = CliRunner().invoke(app, ["plan", *words, "--json"])
+    if isinstance(done.exception, SharecapError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_what_fits_eight_cards_and_not_one_is_said_with_what_would_help(tmp_path: Path) -> None:
+    # A folder with a configuration alone: six billion parameters in few, wide blocks, quick to plan.
+    wide = LlamaConfig(
+        hidden_size=8192, intermediate_size=22_016, num_hidden_layers=7, num_attention_heads=64
+    )
+    wide.save_pretrained(tmp_path)
+    recipe = with_settings(find_recipe("llava_7b"), [f"parts.language={tmp_path}"])
+    recipe = replace(recipe, stages=(replace(recipe.stage("sft"), start=""),))
+    (eight,) = plan(recipe, Machine())
+    assert eight.fits
+    assert eight.memory["fsdp"].total < 60 * GIB < eight.memory["ddp"].total
+    (alone,) = plan(recipe, Machine(gpus=1))
+    assert not alone.fits
+    assert alone.remedies == ("2 GPUs",)
+    # Weights, gradients, two moments of the optimiser: 16 bytes a parameter that learns, 2 any other.
+    held, frozen = alone.memory["none"], alone.parameters - alone.learning
+    assert held.weights + held.gradients + held.optimizer == 16 * alone.learning + 2 * frozen
+    assert alone.checkpoint_bytes == 12 * alone.learning
+    text = "\n".join(lines(recipe, [alone], Machine(gpus=1)))
+    assert "does NOT fit (none)" in text
+    assert "would fit: 2 GPUs" in text
+
+
+def test_rows_at_hand_are_measured(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
+    settings = [word for setting in quick(user) for word in ("--set", setting)]
+    sft = told("tiny", "--gpus", "1", "--data", str(user / "rows"), *settings)["stages"][2]
+    assert sft["measured"]
+    assert [(kind["rows"], kind["images"]) for kind in sft["kinds"]] == [(1, 0), (8, 1)]
+    done = CliRunner().invoke(app, ["plan", "tiny", "--data", str(user / "rows"), *settings])
+    assert "lengths of rows: measured on a sample" in done.stdout
+    assert "fits (fsdp)" in done.stdout
+
+
+def test_a_plan_that_can_t_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing is known of the rows of stage align: tiny\. give --data"):
+        told("tiny")
+    with pytest.raises(SharecapError, match=r"no configuration of this model: .*gone"):
+        told("llava_7b", "--set", f"parts.language={tmp_path / 'gone'}")
+    with pytest.raises(UsageError, match="MFU above 0"):
+        told("llava_7b", "--mfu", "45")
+    recipe = with_settings(find_recipe("llava_7b"), ["parts.feature_layer=-30"])
+    with pytest.raises(UsageError, match="24 blocks have no feature layer -30"):
+        plan(recipe, Machine())
+
+
+def test_the_largest_pack_is_full_and_holds_what_any_kind_can_bring() -> None:
+    kinds = [RowKind("long text", 10, 0, 100, 900), RowKind("pictures", 90, 1, 50, 50)]
+    pack = largest_pack(kinds, image_tokens=100, pack_tokens=2000, most_rows=32)
+    assert sum(pack.lengths) == 2000
+    assert (pack.images, pack.learned) == (10, 1800)
+    assert sum(largest_pack(kinds, 100, 2000, most_rows=2).lengths) == 2 * 280

@@ -1,0 +1,156 @@
+"""`sharecap train`: stages as finished directories that are never done twice and never overwritten."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sharecap.artifact import read, stage
+from sharecap.cli import app
+from sharecap.data.rows import read_rows, write_rows
+from sharecap.errors import SharecapError, UsageError
+from sharecap.model.folder import load
+from sharecap.recipes import run as running
+from sharecap.recipes.run import follow
+from tests.recipes.rows import quick, user_folder
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return user_folder(tmp_path_factory.mktemp("user"))
+
+
+def train(user: Path, to: Path, *more: str, settings: list[str] | None = None) -> Any:
+    """Run the command; its results, or its error."""
+    words = ["train", "tiny", "--data", str(user / "rows"), "--to", str(to), "--json", *more]
+    for setting in quick(user) if settings is None else settings:
+        words += ["--set", setting]
+    done = CliRunner().invoke(app, words)
+    if isinstance(done.exception, SharecapError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(user: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("trained")
+    train(user, to)
+    return to
+
+
+def test_three_stages_leave_three_models_each_made_from_the_one_before(user: Path, trained: Path) -> None:
+    stages = [read(trained / name) for name in ("align", "pretrain", "sft")]
+    assert [s.config["train"]["template"] for s in stages] == ["plain", "plain", "vicuna_v1"]
+    assert stages[0].config["parts"]["vision"] == f"{user}/models/tower"
+    assert [s.inputs.get("start") for s in stages] == [None, stages[0].digest, stages[1].digest]
+    assert stages[2].metrics["steps"] == 2
+    assert stages[2].metrics["settings"]["checkpoint_every"] == 20
+    assert load(trained / "sft/model").template == "vicuna_v1"
+
+
+def test_what_is_finished_is_not_done_again_and_what_changed_is_said(
+    user: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "train", None)
+    found = train(user, trained)
+    assert f"parts.vision: openai/clip-vit-base-patch32 -> {user}/models/tower" in found["changed"]
+    assert "sft.steps: 40 -> 2" in found["changed"]
+    assert [s["stage"] for s in found["stages"]] == ["align", "pretrain", "sft"]
+
+
+def test_settings_that_change_no_result_may_change_between_runs(user: Path, trained: Path) -> None:
+    before = read(trained / "sft").finished
+    train(user, trained, settings=[*quick(user), "sft.checkpoint_every=1", "sft.pack_tokens=512"])
+    assert read(trained / "sft").finished == before
+
+
+def test_a_killed_stage_goes_on_and_the_finished_ones_stay(user: Path, tmp_path: Path) -> None:
+    settings = [*quick(user), "pretrain.steps=4", "pretrain.checkpoint_every=2"]
+    real, calls = running.train, []
+
+    def stopping(config: Any, start: Any, rows: Any, place: Path, _: Any) -> Any:
+        def watch(line: dict[str, Any], total: int) -> None:
+            calls.append(line["step"])
+            if total == 4 and line["step"] == 3 and calls.count(3) == 1:
+                raise KeyboardInterrupt
+
+        return real(config, start, rows, place, watch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "train", stopping)
+        with pytest.raises(SharecapError, match="run the same command again") as caught:
+            train(user, tmp_path, settings=settings)
+        assert caught.value.exit_code == 130
+        aligned = read(tmp_path / "align").finished
+        train(user, tmp_path, settings=settings)
+    assert calls == [1, 2, 1, 2, 3, 3, 4, 1, 2]  # pretraining went on after its checkpoint of step 2
+    assert read(tmp_path / "align").finished == aligned
+
+
+def test_a_single_stage_needs_what_it_starts_from(user: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"stage sft starts from pretrain, which is not finished: .*pretrain"
+    ):
+        train(user, tmp_path, "--stage", "sft")
+    found = train(user, tmp_path, "--stage", "align")
+    assert [s["stage"] for s in found["stages"]] == ["align"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["align"]
+    with pytest.raises(UsageError, match="no stage 'tune'"):
+        train(user, tmp_path, "--stage", "tune")
+
+
+def test_a_place_where_something_else_was_trained_is_never_emptied(
+    user: Path, trained: Path, tmp_path: Path
+) -> None:
+    before = read(trained / "align")
+    with pytest.raises(UsageError, match=r"other settings \(batch_rows was 8, is 4\): .*align\. choose"):
+        train(user, trained, settings=[*quick(user), "align.batch_rows=4"])
+    # A later stage is looked at before an earlier one is trained.
+    with pytest.raises(UsageError, match=r"other settings \(seed was 0, is 5\): .*sft"):
+        train(user, trained, settings=[*quick(user), "sft.seed=5"])
+    (tmp_path / "align").mkdir()
+    (tmp_path / "align/thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"not empty and was not made by sharecap: .*align"):
+        train(user, tmp_path)
+    assert (tmp_path / "align/thesis.txt").exists()
+    assert read(trained / "align") == before
+
+
+def test_other_rows_under_the_same_name_are_noticed(tmp_path: Path) -> None:
+    own = user_folder(tmp_path)
+    train(own, own / "out", "--stage", "align")
+    write_rows(own / "rows/captions.json", read_rows(own / "rows/captions.json")[1:], own / "rows")
+    with pytest.raises(UsageError, match=r"trained from other rows, or from another start: .*align"):
+        train(own, own / "out", "--stage", "align")
+
+
+def test_missing_files_are_listed_with_where_people_get_them(user: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such data directory"):
+        train(tmp_path / "gone", tmp_path)
+    (tmp_path / "rows").mkdir()
+    with pytest.raises(UsageError, match=r"2 of 2 files .* put there: captions\.json; instructions\.json"):
+        train(tmp_path, tmp_path / "out")
+    words = ["train", "sharegpt4v_7b", "--data", str(user / "rows"), "--to", str(tmp_path / "out")]
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, UsageError)
+    assert "3 of 3 files of rows are missing" in str(error)
+    assert "blip_laion_cc_sbu_558k.json (from huggingface.co/datasets/liuhaotian/LLaVA-Pretrain)" in str(
+        error
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_other_processes_of_torchrun_wait_for_the_first(tmp_path: Path) -> None:
+    worked: list[Path] = []
+    key = running.key_of("model", {}, {})
+    other = threading.Thread(target=follow, args=(tmp_path / "a", key, worked.append, 0.01))
+    other.start()
+    made = stage(tmp_path / "a", "model", {}, {}, lambda _: {})
+    other.join(timeout=20)
+    assert not other.is_alive()
+    assert follow(tmp_path / "a", key, worked.append) == made
+    assert worked in ([tmp_path / "a"], [])  # none where the first was already done
