@@ -93,7 +93,7 @@ def test_operations_are_those_that_torch_counts(llava: Llava, name: str) -> None
         list(learn(llava))
         counted = counter.get_total_flops()
         told = cost_of(llava.model).flops(work_of_packs([(PACK.lengths, PACK.learned, PACK.images)]))
-    assert told.performed == pytest.approx(counted, rel=0.02)
+    assert told.performed == pytest.approx(counted, rel=0.01)
     assert 0.6 * told.performed < told.needed < told.performed
 
 
@@ -128,8 +128,9 @@ def test_memory_is_what_torch_allocates(llava: Llava, name: str, precision: Any)
         assert told.gradients == sum(p.grad.nbytes for p in own if p.grad is not None)
         assert told.optimizer == sum(x.nbytes for x in state)
     steps = told.activations + told.logits + told.buffers
-    assert steps == pytest.approx(most, rel=0.1)
-    assert told.activations + told.logits == pytest.approx(kept, rel=0.1 if precision == "fp32" else 0.4)
+    assert steps == pytest.approx(most, rel=0.03)
+    if precision == "fp32":  # in bf16, weights that were cast are kept too; they count as buffers
+        assert told.activations + told.logits == pytest.approx(kept, rel=0.03)
 
 
 def test_what_is_sharded_is_divided_and_what_is_frozen_keeps_its_precision(llava: Llava) -> None:

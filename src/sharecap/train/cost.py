@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
-from transformers import LlavaForConditionalGeneration
 
 from sharecap.model.build import used_blocks
 from sharecap.model.forward import grouped
@@ -120,9 +119,10 @@ class Cost:
         return Flops(needed, performed)
 
 
-def cost_of(model: LlavaForConditionalGeneration) -> Cost:
-    """The cost of a model on which `trainable.apply` has said what learns."""
-    config: Any = model.config
+def cost_of(llava: nn.Module) -> Cost:
+    """The cost of a LLaVA on which `trainable.apply` has said what learns."""
+    model: Any = llava
+    config = model.config
     learning = [place_of(name, config) for name, p in model.named_parameters() if p.requires_grad]
     first = min(learning, default=LAST)
     products = []
