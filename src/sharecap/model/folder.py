@@ -1,7 +1,8 @@
 """A saved model: one complete Hugging Face folder that plain transformers loads with bit-equal logits.
 
-Vision tower, processor, tokenizer and chat template are always in it, under the classic llava-hf names
-however the model was born. It must never need this package to be read; a note says which template it speaks.
+Vision tower, processor, tokenizer and chat template are always in it, adapters are added up, and the names
+are llava-hf's classic ones however the model was born. It must never need this package to be read; a note
+says which template it speaks.
 """
 
 import copy
@@ -9,16 +10,29 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from sharecap.artifact import write_atomically
 from sharecap.chat.templates import TEMPLATES, jinja, template_named
 from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError
-from sharecap.model.build import Llava, first_line, quiet
+from sharecap.model.build import (
+    COLOURS,
+    Llava,
+    check_language,
+    check_vision,
+    first_line,
+    image_processor,
+    image_tokens,
+    processor_of,
+    quiet,
+)
+from sharecap.model.lora import merged
 
 NOTE = "sharecap.json"
 """Names the template that the model was trained with; a folder without it is taken for a LLaVA-1.5."""
@@ -43,14 +57,7 @@ def classic_name(name: str) -> str:
 def save(llava: Llava, directory: Path) -> None:
     """Write the whole folder, which may exist. Weights keep their precision; equal models, equal bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    state = {classic_name(name): tensor.detach() for name, tensor in llava.model.state_dict().items()}
-    try:
-        save_torch_state_dict(state, directory, metadata={"format": "pt"})
-    except SafetensorError as error:  # a full disk, among others, by its number
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
+    write_weights({classic_name(name): tensor for name, tensor in merged(llava.model).items()}, directory)
     config = copy.deepcopy(llava.config)
     config.architectures = [LlavaForConditionalGeneration.__name__]
     for part in (config, config.text_config, config.vision_config):
@@ -64,6 +71,17 @@ def save(llava: Llava, directory: Path) -> None:
     llava.processor.chat_template = jinja(template_named(llava.template))
     llava.processor.save_pretrained(directory)
     write_atomically(directory / NOTE, json.dumps({"template": llava.template}))
+
+
+def write_weights(state: dict[str, Tensor], directory: Path) -> None:
+    """Safetensors, in several files with an index if they are large. `OSError` for a full disk."""
+    try:
+        save_torch_state_dict(state, directory, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, among others, by its number
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
 
 
 def load(directory: Path) -> Llava:
@@ -94,7 +112,22 @@ def load(directory: Path) -> Llava:
         )
     if not isinstance(processor, LlavaProcessor):
         raise SharecapError("damaged model (its processor is no LLaVA's)", where=directory, todo=todo)
-    return Llava(model.eval(), processor, template)  # type: ignore[has-type]
+    check_vision(model.config, directory)  # type: ignore[has-type]
+    check_language(model.config.text_config, directory)  # type: ignore[has-type]
+    model.config.image_seq_length = image_tokens(model.config)  # type: ignore[has-type]
+    return Llava(model.eval(), mended(processor, model.config), template)  # type: ignore[has-type]
+
+
+def mended(processor: LlavaProcessor, config: Any) -> LlavaProcessor:
+    """The processor with what llava-hf's older folders leave out.
+
+    They say nothing of the tower, so that `<image>` would take the wrong number of places; and they cut
+    pictures, on which LLaVA-1.5 was never tuned: it pads them.
+    """
+    images = processor.image_processor
+    if images.do_center_crop and not getattr(images, "do_pad", None):
+        images = image_processor(config, {key: getattr(images, key) for key in COLOURS})
+    return processor_of(config, images, processor.tokenizer, processor.chat_template)
 
 
 def template_of(directory: Path) -> str:
