@@ -52,9 +52,12 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance. `text` of a user turn may hold `<image>` once per image."""
+    """One utterance. `text` of a user turn may hold `<image>` once per image.
 
-    role: Literal["user", "assistant"]
+    A first turn of role "system" is the row's own system prompt.
+    """
+
+    role: Literal["system", "user", "assistant"]
     text: str
 
 

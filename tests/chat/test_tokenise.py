@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from sharecap.chat.templates import PLAIN, VICUNA_V1, Template, image_tokens_first, question, template_named
+from sharecap.chat.dialogue import images_first
+from sharecap.chat.templates import CHATML, PLAIN, VICUNA_V1, Template, question, template_named
 from sharecap.chat.tokenise import Cutter, Document
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import Conversation, Turn
@@ -104,7 +105,7 @@ def test_words_that_the_tokenizer_cannot_give_back_raise() -> None:
 @pytest.mark.parametrize(
     ("texts", "why"),
     [
-        (("<image>\nQ", "stop</s>here"), "an answer holds a special token"),
+        (("<image>\nQ", "stop</s>here"), "an answer holds the special token </s>: row r"),
         (("<image>\nQ</s>", "A"), "a question holds the special token </s>: row r"),
         (("<image>\nQ", "  \n"), "empty answer: row r"),
         (("Q", "A"), "0 <image> in the text for 1 images: row r"),
@@ -130,7 +131,7 @@ def test_turns_must_alternate_and_plain_takes_one_caption() -> None:
     "text", ["<image>\nWhat is it?", "What is it?\n<image>", "What is <image>it?", "What is it?<image>"]
 )
 def test_the_image_comes_first_wherever_the_file_has_it(text: str) -> None:
-    assert image_tokens_first(row(text, "A")).turns[0].text == "<image>\nWhat is it?"
+    assert images_first(row(text, "A")).turns[0].text == "<image>\nWhat is it?"
 
 
 def test_a_query_ends_where_the_answer_begins() -> None:
@@ -155,7 +156,9 @@ def test_many_rows_are_cut_as_each_alone_would_be() -> None:
 
 
 def test_an_unknown_template_is_a_usage_error_that_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=r"unknown template 'v1'\. choose one of plain, vicuna_v1"):
+    with pytest.raises(
+        UsageError, match=r"unknown template 'v1'\. choose one of plain, vicuna_v0, vicuna_v1, chatml, own"
+    ):
         template_named("v1")
 
 
@@ -167,5 +170,5 @@ def test_a_tokenizer_without_what_a_template_needs_is_refused() -> None:
         Cutter(bare, VICUNA_V1, 3)
     with pytest.raises(SharecapError, match="<image> is not one token"):
         Cutter(byte_level(), PLAIN, 3)
-    with pytest.raises(SharecapError, match="no single token for odd's stop"):
-        Cutter(bare, Template("odd", "", "{text}", "{text}", "§", keeps_question=False, joint=""), 3)
+    with pytest.raises(SharecapError, match=r"<\|im_start\|> is not one token\. add it as special token"):
+        Cutter(bare, CHATML, 3)

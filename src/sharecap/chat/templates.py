@@ -1,14 +1,20 @@
-"""How a conversation becomes text: `plain` (alignment and pre-training) and `vicuna_v1` (instruction tuning).
+"""How a conversation becomes text: `plain` (captions), `vicuna_v1` (instruction tuning) and other formats.
 
-A template is data. Implements the paper's two prompt formats (its training scripts' `plain` and `v1`).
-It must never decide what is trained on by searching in finished text: segments carry that from the start.
+A template is data. Implements the formats that LLaVA and the paper train in, and a model's own (chat/own.py).
+It must never decide what is trained on by searching in finished text: exchanges carry that from the start.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from sharecap.chat.dialogue import Dialogue, Exchange, dialogue_of
+from sharecap.chat.own import OWN, OwnTemplate
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import IMAGE_TOKEN, Conversation, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,95 +22,112 @@ class Template:
     """Words around the turns. `{text}` stands for the turn's own words."""
 
     name: str
-    system: str  # before the first turn
+    prompt: str  # the system prompt of a row that has none of its own
+    opening: str  # around the system prompt
     user: str  # around a user's words, up to where the answer starts
     answer: str  # around an assistant's words, without the stop
     stop: str | None  # ends an answer; None: the tokenizer's end-of-sequence token
-    keeps_question: bool  # False: a user turn becomes its image tokens alone, its words are dropped
-    joint: str  # words just before an answer, which decide how its first token is cut; "" where none are
+    joint: (
+        str  # what stands just before an answer and decides how its first token is cut; "" where nothing does
+    )
+    keeps_question: bool = True  # False: a user turn becomes its image tokens alone, its words are dropped
+    marks: tuple[str, ...] = ()  # what must be one token in the tokenizer, besides the stop and the image
+    image: str = IMAGE_TOKEN  # the token that stands in the text once per image
+    starts: bool = True  # the tokenizer's own start token, if it has one, comes before the text
+
+    @property
+    def system(self) -> str:
+        """The opening of a row without a system prompt of its own."""
+        return self.opening.replace("{text}", self.prompt)
+
+    def exchanges(self, dialogue: Dialogue) -> list[Exchange]:
+        """The dialogue's text in pieces; `SharecapError` if a template for captions gets several rounds."""
+        if not self.keeps_question and len(dialogue.rounds) > 1:
+            what = f"template {self.name} takes one caption a row"
+            raise SharecapError(what, where=f"row {dialogue.row}", todo="use vicuna_v1 for conversations")
+        system = self.prompt if dialogue.system is None else dialogue.system
+        written = []
+        for i, turn in enumerate(dialogue.rounds):
+            user = turn.asked if self.keeps_question else IMAGE_TOKEN * turn.images
+            opening = self.opening.replace("{text}", system) if i == 0 else ""
+            said = None if turn.answer is None else self.answer.replace("{text}", turn.answer)
+            written.append(Exchange(opening + self.user.replace("{text}", user), said, turn.images))
+        return written
 
 
-PLAIN = Template("plain", "", "{text}", "{text}", "\n", keeps_question=False, joint="")
+AnyTemplate = Template | OwnTemplate
+
+PLAIN = Template(
+    name="plain",
+    prompt="",
+    opening="",
+    user="{text}",
+    answer="{text}",
+    stop="\n",
+    joint="",
+    keeps_question=False,
+)
+# What LLaVA's training writes; its demo's prompts leave out the spaces after ### and the ends of lines.
+VICUNA_V0 = Template(
+    name="vicuna_v0",
+    prompt=(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    ),
+    opening="{text}\n\n###",
+    user=" Human: {text}\n### Assistant:",
+    answer=" {text}",
+    stop="\n###",
+    joint="Assistant:",
+)
 VICUNA_V1 = Template(
     name="vicuna_v1",
-    system=(
+    prompt=(
         "A chat between a curious user and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
     ),
+    opening="{text} ",
     user="USER: {text} ASSISTANT:",
     answer=" {text}",
     stop=None,
-    keeps_question=True,
     joint="ASSISTANT:",
 )
-TEMPLATES = {template.name: template for template in (PLAIN, VICUNA_V1)}
+# LLaVA's chatml_direct: unlike Qwen's own, no line ends between <|im_end|> and <|im_start|>.
+CHATML = Template(
+    name="chatml",
+    prompt="Answer the questions.",
+    opening="<|im_start|>system\n{text}<|im_end|>",
+    user="<|im_start|>user\n{text}<|im_end|><|im_start|>assistant\n",
+    answer="{text}",
+    stop="<|im_end|>",
+    joint="<|im_start|>assistant\n",
+    marks=("<|im_start|>", "<|im_end|>"),
+)
+TEMPLATES = {t.name: t for t in (PLAIN, VICUNA_V0, VICUNA_V1, CHATML)}
 
 
-def template_named(name: str) -> Template:
-    """The template of that name; `UsageError` that lists the known ones."""
+def template_named(
+    name: str, speaker: "ProcessorMixin | PreTrainedTokenizerBase | None" = None
+) -> AnyTemplate:
+    """The template of that name; `UsageError` that lists the known ones.
+
+    `own` is the chat template of `speaker`, a processor or tokenizer, and needs one.
+    """
+    if name == OWN and speaker is not None:
+        return OwnTemplate.of(speaker)
     if name not in TEMPLATES:
-        raise UsageError(f"unknown template {name!r}", todo=f"choose one of {', '.join(TEMPLATES)}")
+        what = f"unknown template {name!r}" if name != OWN else "template own needs a model's processor"
+        raise UsageError(what, todo=f"choose one of {', '.join(TEMPLATES)}, {OWN}")
     return TEMPLATES[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One user turn and its answer as text: what is given, and what is to be said (None: not yet known)."""
-
-    given: str  # from the start, or from the previous stop, to where the answer begins; holds `<image>`
-    said: str | None  # without the stop
-
-
-def exchanges(template: Template, conversation: Conversation) -> list[Exchange]:
+def exchanges(template: AnyTemplate, conversation: Conversation) -> list[Exchange]:
     """The conversation's text in pieces, each wholly given or wholly said.
 
-    The last turn may be a user's: then the last answer is None. `SharecapError` names the row when turns do
-    not alternate, an answer is empty, `<image>` does not occur once per image, or `plain` gets several turns.
+    The last turn may be a user's: then the last answer is None. `SharecapError` names a row that can't be
+    written exactly (`dialogue_of`).
     """
-    where = f"row {conversation.id}"
-    turns = image_tokens_first(conversation).turns
-    marks = sum(turn.text.count(IMAGE_TOKEN) for turn in turns)
-    if marks != len(conversation.images):
-        raise SharecapError(
-            f"{marks} {IMAGE_TOKEN} in the text for {len(conversation.images)} images", where=where
-        )
-    if not turns or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
-        raise SharecapError("turns must alternate, a user's first", where=where)
-    if not template.keeps_question and len(turns) > 2:
-        todo = "use vicuna_v1 for conversations"
-        raise SharecapError(f"template {template.name} takes one caption a row", where=where, todo=todo)
-    pieces = []
-    for i in range(0, len(turns), 2):
-        user = turns[i].text if template.keeps_question else IMAGE_TOKEN * turns[i].text.count(IMAGE_TOKEN)
-        given = (template.system if i == 0 else "") + template.user.replace("{text}", user)
-        said = None
-        if i + 1 < len(turns):
-            answer = turns[i + 1].text
-            if not answer.strip():
-                raise SharecapError("empty answer", where=where)
-            if IMAGE_TOKEN in answer:
-                raise SharecapError(f"{IMAGE_TOKEN} in an answer", where=where)
-            said = template.answer.replace("{text}", answer)
-        pieces.append(Exchange(given, said))
-    return pieces
-
-
-def image_tokens_first(conversation: Conversation) -> Conversation:
-    """The row with every `<image>` of its first user turn at the front: "<image>\\nQuestion".
-
-    LLaVA's files have it before or after the question. Images that stand in later turns stay in theirs.
-    """
-    if not conversation.turns or IMAGE_TOKEN not in conversation.turns[0].text:
-        return conversation
-    first, *rest = conversation.turns
-    return Conversation(conversation.id, conversation.images, (in_front(first), *rest))
-
-
-def in_front(turn: Turn) -> Turn:
-    """The turn with its `<image>` marks first, one line, then its words."""
-    count = turn.text.count(IMAGE_TOKEN)
-    words = "".join(turn.text.split(IMAGE_TOKEN)).strip()
-    return Turn(turn.role, IMAGE_TOKEN * count + "\n" + words)
+    return template.exchanges(dialogue_of(conversation))
 
 
 def question(images: Sequence[str], text: str, row: str = "query") -> Conversation:
@@ -113,34 +136,57 @@ def question(images: Sequence[str], text: str, row: str = "query") -> Conversati
     return Conversation(row, tuple(images), (Turn("user", marked),))
 
 
-def jinja(template: Template) -> str:
+def jinja(template: AnyTemplate) -> str:
     """The template as a Hugging Face chat template: plain `apply_chat_template` then writes the same text.
 
     Messages hold a string or a list of parts {"type": "text", "text": ...} and {"type": "image"}.
     """
-    before_user, _, after_user = template.user.partition("{text}")
-    before_answer, _, _ = template.answer.partition("{text}")
+    if isinstance(template, OwnTemplate):
+        return template.jinja
+    before_system, after_system = parts(template.opening)
+    before_user, after_user = parts(template.user)
+    before_answer, after_answer = parts(template.answer)
     stop = "eos_token" if template.stop is None else quoted(template.stop)
-    words = (
-        "{%- if message['content'] is string %}{{- message['content'] }}"
-        "{%- else %}{%- for part in message['content'] if part['type'] == 'text' %}"
-        "{{- part['text'] }}{%- endfor %}{%- endif %}"
-    )
-    marks = (
-        "{%- set seen = namespace(images=false) %}{%- if message['content'] is not string %}"
+    image = quoted(IMAGE_TOKEN)
+    read = (
+        "{%- set said.images = 0 %}{%- set said.first = 0 %}{%- set said.words = '' %}"
+        "{%- if message['content'] is string %}{%- set said.words = message['content'] %}{%- else %}"
         "{%- for part in message['content'] if part['type'] == 'image' %}"
-        "{%- set seen.images = true %}{{- '" + IMAGE_TOKEN + "' }}{%- endfor %}{%- endif %}"
+        "{%- set said.images = said.images + 1 %}{%- endfor %}"
+        "{%- for part in message['content'] %}"
+        "{%- if part['type'] == 'text' %}{%- set said.words = said.words + part['text'] %}"
+        "{%- elif part['type'] == 'image' and (said.images == 1 or not said.words | trim) %}"
+        "{%- set said.first = said.first + 1 %}"
+        "{%- elif part['type'] == 'image' %}{%- set said.words = said.words + " + image + " %}"
+        "{%- endif %}{%- endfor %}{%- endif %}"
     )
-    line = "{%- if seen.images %}{{- '\\n' }}{%- endif %}"
-    asked = marks + line + words if template.keeps_question else marks
+    in_front = (
+        "{%- if said.first %}{{- " + image + " * said.first }}"
+        "{%- if said.words | trim %}{{- '\\n' + said.words | trim }}{%- endif %}"
+        "{%- else %}{{- said.words }}{%- endif %}"
+    )
+    asked = in_front if template.keeps_question else "{{- " + image + " * said.images }}"
+    opening = "{{- " + before_system + " + said.words + " + after_system + " }}" if template.opening else ""
     return (
-        "{{- " + quoted(template.system) + " }}"
-        "{%- for message in messages %}{%- if message['role'] == 'user' %}"
-        "{{- " + quoted(before_user) + " }}" + asked + "{{- " + quoted(after_user) + " }}"
+        "{%- set said = namespace(images=0, first=0, words='') %}"
+        "{%- for message in messages %}"
+        + read
+        + "{%- if message['role'] == 'system' %}"
+        + opening
+        + "{%- else %}"
+        "{%- if loop.first %}{{- " + quoted(template.system) + " }}{%- endif %}"
+        "{%- if message['role'] == 'user' %}"
+        "{{- " + before_user + " }}" + asked + "{{- " + after_user + " }}"
         "{%- elif message['role'] == 'assistant' %}"
-        "{{- " + quoted(before_answer) + " }}" + words + "{{- " + stop + " }}"
-        "{%- endif %}{%- endfor %}"
+        "{{- " + before_answer + " + said.words + " + after_answer + " + " + stop + " }}"
+        "{%- endif %}{%- endif %}{%- endfor %}"
     )
+
+
+def parts(around: str) -> tuple[str, str]:
+    """What stands before and after `{text}`, as Jinja literals."""
+    before, _, after = around.partition("{text}")
+    return quoted(before), quoted(after)
 
 
 def quoted(text: str) -> str:

@@ -14,7 +14,11 @@ from sharecap.artifact import write_atomically
 from sharecap.errors import SharecapError
 from sharecap.records import Conversation, Turn
 
-ROLES: dict[str, Literal["user", "assistant"]] = {"human": "user", "gpt": "assistant"}
+ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "human": "user",
+    "gpt": "assistant",
+}
 NAMES = {role: name for name, role in ROLES.items()}
 
 
