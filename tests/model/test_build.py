@@ -1,5 +1,6 @@
 """A LLaVA from parts: their weights, what is new in it, and what is no part."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,18 @@ def test_what_does_not_fit_is_one_clear_line_before_a_step(
     capped = language_folder(tmp_path / "capped", model_type="gemma2", layer_types=["full_attention"] * 2)
     with pytest.raises(UsageError, match=r"a part of the text|caps its attention"):
         build(Parts(vision, capped))
+
+
+def test_weights_of_another_size_than_the_configuration_says_are_refused(
+    tmp_path: Path, vision: Path
+) -> None:
+    language = language_folder(tmp_path / "language")
+    config = json.loads((language / "config.json").read_text()) | {"intermediate_size": 48}
+    (language / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        SharecapError, match=r"6 weights have not the size that config.json says, first model"
+    ):
+        build(Parts(vision, language))
 
 
 def test_a_language_model_without_tokenizer_is_one_clear_line(tmp_path: Path, vision: Path) -> None:

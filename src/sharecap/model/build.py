@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,6 +24,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerBase,
+    Qwen3VLForConditionalGeneration,
     SiglipVisionModel,
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -30,6 +32,8 @@ from transformers.utils import logging
 
 from sharecap.chat.templates import jinja, template_named
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model import qwen
+from sharecap.model.pixels import Patches
 from sharecap.model.projector import Kind, fill, new_projector
 from sharecap.records import IMAGE_TOKEN
 
@@ -70,10 +74,10 @@ class Parts:
 
 @dataclass
 class Llava:
-    """A model with all that is needed to talk to it."""
+    """A model with all that is needed to talk to it: a LLaVA, or one of Qwen's (model/qwen.py)."""
 
-    model: LlavaForConditionalGeneration
-    processor: LlavaProcessor
+    model: LlavaForConditionalGeneration | Qwen3VLForConditionalGeneration
+    processor: LlavaProcessor | qwen.PictureProcessor
     template: str
 
     @property
@@ -89,8 +93,10 @@ class Llava:
         return found
 
     @property
-    def image_tokens(self) -> int:
-        """Places that one image takes in the language model."""
+    def image_tokens(self) -> int | qwen.Places:
+        """Places that one image takes in the language model; a function of it where they follow its size."""
+        if self.config.model_type == qwen.KIND:
+            return qwen.Places(self.processor.image_processor)
         return image_tokens(self.config)
 
 
@@ -136,6 +142,8 @@ def build(parts: Parts) -> Llava:
 
 def used_blocks(config: Any) -> int:
     """How many of the tower's blocks come before the features: hidden state i is block i - 1's output."""
+    if config.model_type != "llava":
+        return int(config.vision_config.num_hidden_layers)
     layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
     if not isinstance(layer, int):
         raise UsageError(f"features of several layers ({layer}) are not supported", todo="use one layer")
@@ -147,6 +155,14 @@ def image_tokens(config: Any) -> int:
     vision = config.vision_config
     places = (vision.image_size // vision.patch_size) ** 2 + CLASS_TOKENS.get(vision.model_type, 0)
     return int(places) - int(config.vision_feature_select_strategy == "default")
+
+
+def grey_picture(config: Any) -> tuple[Tensor | Patches, int]:
+    """A grey picture as the model's tower takes it, and the places that it has."""
+    if config.model_type == qwen.KIND:
+        return qwen.grey(config), 1
+    size = config.vision_config.image_size
+    return torch.zeros(1, 3, size, size), image_tokens(config)
 
 
 def check_vision(config: Any, where: object) -> None:
@@ -208,10 +224,18 @@ def whole(kind: Any, name: str | Path, parts: Parts, **config: Any) -> Any:
     try:
         with quiet():
             model, report = kind.from_pretrained(
-                str(name), dtype=DTYPES[parts.dtype], output_loading_info=True, **config
+                str(name),
+                dtype=DTYPES[parts.dtype],
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **config,
             )
     except Exception as error:  # noqa: BLE001 - whatever a damaged folder makes the loaders raise
         raise SharecapError(f"cannot load ({first_line(error)})", where=name) from None
+    sizes = sorted(name for name, *_ in report["mismatched_keys"])
+    if sizes:
+        what = f"{len(sizes)} weights have not the size that config.json says, first {sizes[0]}"
+        raise SharecapError(what, where=name)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise SharecapError(f"{len(missing)} weights are missing, first {missing[0]}", where=name)

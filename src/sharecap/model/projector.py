@@ -27,6 +27,11 @@ NAMES: dict[Kind, dict[str, str]] = {
 """Tensors of LLaVA's `mm_projector`, and what they are called in transformers' class."""
 
 
+def has_identity(config: Any) -> bool:
+    """Whether the model's second matrix is the identity that makes a linear projector fit the class."""
+    return bool(config.model_type == "llava" and config.projector_hidden_act == "linear")
+
+
 def new_projector(config: Any, kind: Kind, std: float | None, seed: int) -> LlavaMultiModalProjector:
     """A projector with fresh float32 weights.
 

@@ -17,15 +17,19 @@ from sharecap.errors import UsageError
 from sharecap.model import lora
 from sharecap.model.build import used_blocks
 from sharecap.model.lora import Adapters, Lora
+from sharecap.model.projector import has_identity
 
 PartName = Literal["vision", "projector", "language"]
 PREFIXES: dict[str, PartName] = {
     "model.vision_tower.": "vision",
+    "model.visual.merger.": "projector",  # Qwen's names
+    "model.visual.deepstack_merger_list.": "projector",
+    "model.visual.": "vision",
     "model.multi_modal_projector.": "projector",
     "model.language_model.": "language",
     "lm_head.": "language",
 }
-BLOCK = re.compile(r"\.layers\.(\d+)\.")
+BLOCK = re.compile(r"\.(?:layers|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def rule_of(name: str, model: LlavaForConditionalGeneration, rules: Sequence[Rul
     after = block is not None and block >= used
     if part == "vision" and (after or "post_layernorm" in name or ".head." in name):
         return None
-    if part == "projector" and model.config.projector_hidden_act == "linear" and ".linear_2." in name:
+    if part == "projector" and has_identity(model.config) and ".linear_2." in name:
         return None  # the identity that makes a linear projector fit the class
     before_blocks = block is None and ("embed" in name or "pre_layrnorm" in name)
     found = None
