@@ -17,11 +17,11 @@ from sharecap.captions.exports.webdataset import WebDataset
 from sharecap.captions.layer import write_layer
 from sharecap.captions.merge import merge
 from sharecap.captions.price import Price
-from sharecap.captions.readme import markdown, one_line, yaml_text
 from sharecap.captions.run import run
 from sharecap.errors import UsageError
 from sharecap.images.candidate import Options
 from sharecap.images.catalog import Catalog, add
+from sharecap.markdown import markdown, one_line, yaml_text
 
 from .conftest import Typed, make_dataset
 from .given import given

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, pipeline
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from sharecap.artifact import files_digest
 from sharecap.chat.templates import PLAIN, VICUNA_V1, Template, question
@@ -16,6 +19,7 @@ from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
+from sharecap.model.generation import Decoding, Generator, Query
 from sharecap.model.pixels import Pixels
 from sharecap.records import Conversation, Turn
 from tests.model.tiny import byte_level, picture, sentencepiece, tiny_llava
@@ -40,16 +44,24 @@ def logits(model: LlavaForConditionalGeneration, processor: object) -> torch.Ten
         return model(**inputs).logits
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_plain_transformers_gives_bit_equal_logits(tied: bool, tmp_path: Path) -> None:
-    llava = tiny_llava(tmp_path, tie_word_embeddings=tied)
+@pytest.mark.parametrize(
+    ("tower", "language"),
+    [
+        ("clip", {}),
+        ("clip", {"tie_word_embeddings": True}),
+        ("siglip", {"model_type": "qwen2", "tie_word_embeddings": True}),
+        ("siglip", {"model_type": "mistral", "sliding_window": None}),
+    ],
+)
+def test_plain_transformers_gives_bit_equal_logits(
+    tower: str, language: dict[str, object], tmp_path: Path
+) -> None:
+    llava = tiny_llava(tmp_path, tower=tower, **language)  # type: ignore[arg-type]
     with torch.no_grad():
         for p in llava.model.parameters():  # not what a configuration alone would give
             p.add_(0.01 * torch.randn_like(p))
     save(llava, tmp_path / "model")
-    model, report = LlavaForConditionalGeneration.from_pretrained(
-        tmp_path / "model", output_loading_info=True
-    )
+    model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
@@ -57,6 +69,70 @@ def test_plain_transformers_gives_bit_equal_logits(tied: bool, tmp_path: Path) -
     assert torch.equal(logits(model.eval(), processor), ours)
     again = load(tmp_path / "model")
     assert torch.equal(logits(again.model, again.processor), ours)
+
+
+def test_the_pipeline_of_plain_transformers_answers_as_we_do(saved: Path, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    ask = pipeline("image-text-to-text", model=str(saved))
+    asked = [{"type": "image", "url": str(tmp_path / "a.png")}, {"type": "text", "text": "What is there?"}]
+    options = {"max_new_tokens": 8, "do_sample": False}
+    theirs = ask(text=[{"role": "user", "content": asked}], return_full_text=False, generate_kwargs=options)
+    query = Query((tmp_path / "a.png",), "What is there?")
+    (ours,) = Generator.load(saved).generate([query], Decoding(max_new_tokens=8))
+    assert theirs[0]["generated_text"].strip() == ours.text
+
+
+NEWER = {
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+    "vision_tower.vision_model.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param({"vision_tower.vision_model.": "vision_tower."}, id="assembled"),
+        pytest.param(NEWER, id="newer"),
+        pytest.param(NEWER | {"vision_tower.vision_model.": "model.vision_tower.vision_model."}, id="mixed"),
+    ],
+)
+def test_other_generations_of_key_names_load_and_come_back_as_the_classic_ones(
+    names: dict[str, str], saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "other")
+    weights = load_file(saved / "model.safetensors")
+    for old, new in names.items():
+        weights = {new + n.removeprefix(old) if n.startswith(old) else n: w for n, w in weights.items()}
+    assert any(name not in load_file(saved / "model.safetensors") for name in weights)
+    save_file(weights, tmp_path / "other/model.safetensors", metadata={"format": "pt"})
+    save(load(tmp_path / "other"), tmp_path / "again")
+    assert files_digest(tmp_path / "again") == files_digest(saved)
+
+
+def test_what_an_older_folders_processor_leaves_out_comes_from_the_model(saved: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(saved, old)
+    (old / "sharecap.json").unlink()
+    for path in old.glob("*processor*.json"):
+        path.unlink()
+    cuts = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    cuts.save_pretrained(old)
+    (old / "processor_config.json").write_text('{"processor_class": "LlavaProcessor"}')
+    config = json.loads((old / "config.json").read_text()) | {"image_seq_length": 576}
+    (old / "config.json").write_text(json.dumps(config))
+    llava = load(old)
+    assert llava.image_tokens == llava.config.image_seq_length == 4
+    assert (
+        llava.processor(images=picture(0), text="<image>")["input_ids"][0].count(llava.config.image_token_id)
+        == 4
+    )
+    new = load(saved).processor.image_processor
+    ours, theirs = (
+        x(picture(0), return_tensors="pt")["pixel_values"] for x in (llava.processor.image_processor, new)
+    )
+    assert torch.equal(ours, theirs)  # padded, not cut
 
 
 def test_a_model_loaded_and_saved_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
@@ -185,6 +261,18 @@ def test_the_template_is_kept_and_a_foreign_folder_is_taken_for_vicuna(llava: Ll
     assert load(tmp_path / "model").template == "vicuna_v1"
 
 
+def tower_of_another_kind(config: dict[str, dict[str, object]]) -> None:
+    config["vision_config"]["model_type"] = "siglip_vision_model"
+
+
+CHANGES: dict[str, Callable[[dict[str, dict[str, object]]], object]] = {
+    "another tower": tower_of_another_kind,
+    "windows": lambda x: x["text_config"].update(model_type="mistral", sliding_window=16),
+    "another size": lambda x: x["text_config"].update(num_hidden_layers=3),
+    "no such layer": lambda x: x.update(vision_feature_layer=-9),  # type: ignore[call-overload]
+}
+
+
 def broken(saved: Path, directory: Path, how: str) -> Path:
     """A copy of a good model, damaged in one way."""
     if how == "missing":
@@ -194,28 +282,29 @@ def broken(saved: Path, directory: Path, how: str) -> Path:
         return directory
     shutil.copytree(saved, directory)
     weights, config = directory / "model.safetensors", directory / "config.json"
+    texts = {
+        "config is no object": (config, "[]"),
+        "another kind": (config, json.dumps({"model_type": "llama"})),
+        "odd note": (directory / "sharecap.json", "{}"),
+        "unknown template": (directory / "sharecap.json", '{"template": "v9"}'),
+    }
     if how == "a file":
         return config
-    if how == "no config":
-        config.unlink()
-    elif how == "config is no object":
-        config.write_text("[]")
-    elif how == "another kind":
-        config.write_text(json.dumps({"model_type": "llama"}))
-    elif how == "no weights":
-        weights.unlink()
+    if how in texts:
+        texts[how][0].write_text(texts[how][1])
+    elif how in CHANGES:
+        changed = json.loads(config.read_text())
+        CHANGES[how](changed)
+        config.write_text(json.dumps(changed))
     elif how == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
-    elif how == "no tokenizer":
-        (directory / "tokenizer.json").unlink()
-    elif how == "another size":
-        changed = json.loads(config.read_text())
-        changed["text_config"]["num_hidden_layers"] = 3
-        config.write_text(json.dumps(changed))
-    elif how == "odd note":
-        (directory / "sharecap.json").write_text("{}")
-    elif how == "unknown template":
-        (directory / "sharecap.json").write_text('{"template": "v9"}')
+    elif how == "pickled":
+        weights.unlink()
+        (directory / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    else:
+        {"no config": config, "no weights": weights, "no tokenizer": directory / "tokenizer.json"}[
+            how
+        ].unlink()
     return directory
 
 
@@ -227,11 +316,15 @@ def broken(saved: Path, directory: Path, how: str) -> Path:
         ("empty", "not a model .no readable config.json."),
         ("no config", "not a model .no readable config.json."),
         ("config is no object", "not a model .no readable config.json."),
-        ("another kind", "not a LLaVA but 'llama'"),
+        ("another kind", "not a LLaVA or Qwen3-VL but 'llama'"),
         ("no weights", "damaged model"),
         ("cut weights", "damaged model"),
         ("no tokenizer", "damaged model"),
-        ("another size", "damaged model .9 tensors missing or unknown"),
+        ("another size", "damaged model .9 tensors missing, unknown or of another size"),
+        ("another tower", "damaged model .*tensors missing, unknown or of another size"),
+        ("windows", "attends to a part of the text .window 16."),
+        ("pickled", "damaged model"),
+        ("no such layer", "4 blocks have no feature layer -9"),
         ("odd note", "damaged note"),
         ("unknown template", "unknown template 'v9'"),
     ],

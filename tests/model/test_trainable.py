@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sharecap.errors import UsageError
 from sharecap.model.build import Llava
+from sharecap.model.folder import save
 from sharecap.model.forward import layout, packed_forward
 from sharecap.model.trainable import Rule, apply, resolve
 from tests.model.tiny import tiny_llava
@@ -17,12 +19,18 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Llava:
     return tiny_llava(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Llava:
+    return tiny_llava(tmp_path_factory.mktemp("siglip"), tower="siglip", model_type="qwen3", head_dim=16)
+
+
 def with_gradient(llava: Llava) -> set[str]:
     """Names of the parameters that one packed step gives a gradient."""
     ids = torch.arange(10, 30)
     ids[:4] = llava.config.image_token_id
     llava.model.zero_grad()
-    logits = packed_forward(llava.model, ids, layout([20]), torch.randn(1, 3, 32, 32), torch.arange(19))
+    side = llava.config.vision_config.image_size
+    logits = packed_forward(llava.model, ids, layout([20]), torch.randn(1, 3, side, side), torch.arange(19))
     torch.nn.functional.cross_entropy(logits, ids[1:]).backward()
     return {name for name, p in llava.model.named_parameters() if p.grad is not None}
 
@@ -36,10 +44,29 @@ def with_gradient(llava: Llava) -> set[str]:
         [Rule("language", 1e-3)],
     ],
 )
-def test_the_trainable_parameters_are_those_that_get_a_gradient(llava: Llava, rules: list[Rule]) -> None:
+@pytest.mark.parametrize("kind", ["llava", "siglip"])
+def test_the_trainable_parameters_are_those_that_get_a_gradient(
+    kind: str, rules: list[Rule], request: pytest.FixtureRequest
+) -> None:
+    llava: Llava = request.getfixturevalue(kind)
     trainable = resolve(llava.model, rules)
     apply(llava.model, trainable)
     assert with_gradient(llava) == set(trainable.rates)
+
+
+@pytest.mark.parametrize("tower", ["clip", "siglip"])
+def test_the_export_holds_the_changed_blocks_and_the_others_to_the_bit(tower: str, tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path / "tiny", tower=tower)
+    save(llava, tmp_path / "start")
+    trainable = resolve(llava.model, [Rule("vision", 1e-2, from_block=1), Rule("projector", 1e-2)])
+    groups = apply(llava.model, trainable)
+    assert with_gradient(llava) == set(trainable.rates)
+    torch.optim.AdamW([{"params": ps, "lr": rate} for rate, ps in groups], weight_decay=0.1).step()
+    save(llava, tmp_path / "end")
+    start, end = (load_file(tmp_path / x / "model.safetensors") for x in ("start", "end"))
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    learned = {n for n in start if "vision_tower" in n and (".layers.1." in n or ".layers.2." in n)}
+    assert changed == learned | {n for n in start if "multi_modal_projector" in n}
 
 
 def test_blocks_after_the_feature_layer_never_learn(llava: Llava) -> None:

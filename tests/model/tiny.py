@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from sharecap.chat.templates import VICUNA_V1
@@ -85,10 +87,11 @@ def finished(inner: Tokenizer, bos: bool) -> PreTrainedTokenizerFast:
 def language_folder(
     directory: Path, tokenizer: PreTrainedTokenizerFast | None = None, **changes: object
 ) -> Path:
-    """A Llama of 2 blocks, width 32. `changes` go to its configuration."""
+    """A Llama of 2 blocks, width 32. `changes` go to its configuration; `model_type` makes another kind."""
     tokenizer = tokenizer or byte_level()
     torch.manual_seed(0)
     settings = {
+        "model_type": "llama",
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -101,7 +104,7 @@ def language_folder(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     } | changes
-    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(directory)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -119,20 +122,42 @@ def vision_config() -> CLIPVisionConfig:
     )
 
 
-def vision_folder(directory: Path) -> Path:
+def vision_folder(directory: Path, kind: str = "clip") -> Path:
+    """A CLIP tower, or a SigLIP of the same shape with its pooling head."""
     torch.manual_seed(1)
-    CLIPVisionModel(vision_config()).save_pretrained(directory)
+    if kind == "clip":
+        CLIPVisionModel(vision_config()).save_pretrained(directory)
+    else:
+        siglip_model().save_pretrained(directory)
     return directory
+
+
+def siglip_model() -> SiglipVisionModel:
+    """A SigLIP tower whose patches, like a real one's, do not divide its pictures: 2 x 2 of 35 pixels."""
+    config = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=35,
+        patch_size=16,
+    )
+    model = SiglipVisionModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # SigLIP's own initial weights hardly tell pictures apart
+            parameter.copy_(torch.randn_like(parameter) * 0.15)
+    return model
 
 
 def tiny_llava(
     directory: Path,
     tokenizer: PreTrainedTokenizerFast | None = None,
     parts: dict[str, object] | None = None,
+    tower: str = "clip",
     **changes: object,
 ) -> Llava:
     """A whole model of about 100,000 parameters. `parts` go to Parts, `changes` to the language model."""
-    vision = vision_folder(directory / "vision")
+    vision = vision_folder(directory / "vision", tower)
     language = language_folder(directory / "language", tokenizer, **changes)
     return build(Parts(vision, language, **(parts or {})))  # type: ignore[arg-type]
 

@@ -4,35 +4,19 @@ Names of sources, models and licences come from outside: nothing of them may bec
 """
 
 import html
-import json
-import re
 from typing import TYPE_CHECKING
+
+from sharecap.markdown import markdown, one_line, table, yaml_text
 
 if TYPE_CHECKING:
     from sharecap.captions.card import Facts, Origin
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>])")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-
-
-def one_line(text: str) -> str:
-    """`text` without line ends and control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def markdown(text: str) -> str:
-    """`text` as words that neither Markdown nor HTML takes for markup."""
-    return _MARKUP.sub(r"\\\1", html.escape(one_line(text), quote=False))
 
 
 def said(text: str) -> str:
     """What the user says of the data set: their own Markdown, but no HTML and on one line."""
     return html.escape(one_line(text), quote=False)
-
-
-def yaml_text(text: str) -> str:
-    """`text` as a double-quoted YAML scalar; JSON's quoting is one of YAML's."""
-    return json.dumps(one_line(text), ensure_ascii=False)
 
 
 def readme(found: "Facts") -> str:
@@ -46,14 +30,14 @@ def readme(found: "Facts") -> str:
         "## Licence and terms",
         f"The captions: {said(words.licence)}. Terms of use of the teacher: {said(words.terms)}. "
         "The images keep their own licences:",
-        _table(("licence of the image", "captions"), _named(found.licences, "not stated")),
+        table(("licence of the image", "captions"), _named(found.licences, "not stated")),
         "## Where the captions come from",
-        _table(("captioner", "captions"), _named(found.captioners, "not stated")),
+        table(("captioner", "captions"), _named(found.captioners, "not stated")),
         *(_origin(origin) for origin in found.origins),
         "## Sources of the images",
-        _table(("source", "captions"), _named(found.sources, "not stated")),
+        table(("source", "captions"), _named(found.sources, "not stated")),
         "## What is not in it",
-        _table(("why", "images"), _drops(found)),
+        table(("why", "images"), _drops(found)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -97,7 +81,7 @@ def _origin(origin: "Origin") -> str:
         ("sealed", origin.sealed),
     ]
     kept = [(what, value) for what, value in rows if value]
-    return f"### Layer {markdown(origin.name)}\n\n" + _table(("", ""), kept)
+    return f"### Layer {markdown(origin.name)}\n\n" + table(("", ""), kept)
 
 
 def _drops(found: "Facts") -> list[tuple[str, str]]:
@@ -111,8 +95,3 @@ def _drops(found: "Facts") -> list[tuple[str, str]]:
 
 def _named(counts: dict[str, int], unnamed: str) -> list[tuple[str, str]]:
     return [(markdown(name) or unnamed, f"{n:,}") for name, n in counts.items()]
-
-
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---:|" if head[0] else "|---|---|"]
-    return "\n".join([*lines, *(f"| {a} | {b} |" for a, b in rows)])

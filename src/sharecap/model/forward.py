@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 
+from sharecap.model import qwen
+from sharecap.model.build import grey_picture
+from sharecap.model.pixels import Patches
+from sharecap.model.trainable import part_of
+
 ATTENTION = "sharecap_packed"
 """Name of our attention in transformers while a pack is in work; never written to a config."""
 
@@ -156,7 +161,7 @@ def packed_forward(
     model: LlavaForConditionalGeneration,
     ids: Tensor,  # [T]
     where: Layout,
-    pixels: Tensor | None,  # [images, 3, height, width] in order; None: the pack has none
+    pixels: Tensor | Patches | None,  # [images, 3, height, width] in order; None: the pack has none
     predict: Tensor,  # [S] positions whose logits are wanted
 ) -> Tensor:
     """Logits [S, V]. A document's logits do not depend on its neighbours by one bit.
@@ -167,8 +172,7 @@ def packed_forward(
     with packing(model):
         logits: Tensor = model(
             input_ids=ids.unsqueeze(0),
-            pixel_values=pixels,
-            position_ids=where.positions,
+            **pictures_and_places(model, ids, where, pixels),
             attention_mask=None,
             use_cache=False,
             logits_to_keep=predict,
@@ -177,14 +181,24 @@ def packed_forward(
     return logits if pixels is not None else logits + 0.0 * unused_picture(model)
 
 
+def pictures_and_places(
+    model: Any, ids: Tensor, where: Layout, pixels: Tensor | Patches | None
+) -> dict[str, Any]:
+    """What the model's class calls the pictures, and the places of the tokens."""
+    if isinstance(pixels, Patches):
+        places = qwen.positions(model, ids, where.positions[0], pixels.grid)
+        return {"pixel_values": pixels.values, "image_grid_thw": pixels.grid, "position_ids": places}
+    return {"pixel_values": pixels, "position_ids": where.positions}
+
+
 def unused_picture(model: LlavaForConditionalGeneration) -> Tensor | float:
     """The sum of a grey picture's features, where the parts that make them learn."""
-    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    learns = any(p.requires_grad for part in (tower, projector) for p in part.parameters())
+    learns = any(p.requires_grad for name, p in model.named_parameters() if part_of(name) != "language")
     if not (learns and torch.is_grad_enabled()):
         return 0.0
-    config: Any = model.config
-    size = config.vision_config.image_size
-    grey = torch.zeros(1, 3, size, size, device=model.device, dtype=model.dtype)
-    features: Tensor = model.get_image_features(grey).pooler_output[0]
+    pixels, _ = grey_picture(model.config)
+    pixels = pixels.to(model.device, model.dtype)
+    if isinstance(pixels, Patches):
+        return qwen.summed_features(model, pixels)
+    features: Tensor = model.get_image_features(pixels).pooler_output[0]
     return features.sum()

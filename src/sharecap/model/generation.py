@@ -22,9 +22,10 @@ from transformers import DynamicCache, DynamicLayer
 from sharecap.chat.templates import question, template_named
 from sharecap.chat.tokenise import Cutter, Document
 from sharecap.errors import SharecapError
+from sharecap.model import qwen
 from sharecap.model.build import Llava
 from sharecap.model.folder import load
-from sharecap.model.pixels import Pixels
+from sharecap.model.pixels import Patches, Pixels
 from sharecap.records import Usage
 
 KEEP = 0.75
@@ -65,8 +66,12 @@ class Generator:
         self.llava, self.batch_size = llava, batch_size
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
+        self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
+        places = llava.image_tokens
         self.cutter = Cutter(
-            llava.tokenizer, template_named(llava.template, llava.processor), llava.image_tokens
+            llava.tokenizer,
+            template_named(llava.template, llava.processor),
+            places if isinstance(places, int) else lambda name: places(self.asked[name]),
         )
 
     @classmethod
@@ -79,8 +84,10 @@ class Generator:
 
         `ImageError` names a picture that can't be read, `SharecapError` a query that is too long.
         """
+        self.asked = {f"{i}.{j}": p for i, query in enumerate(queries) for j, p in enumerate(query.images)}
         prompts = self.cutter.documents(
-            question([str(i)] * len(query.images), query.text, str(i)) for i, query in enumerate(queries)
+            question([f"{i}.{j}" for j in range(len(query.images))], query.text, str(i))
+            for i, query in enumerate(queries)
         )
         room = self.llava.config.text_config.max_position_embeddings - decoding.max_new_tokens
         for prompt in prompts:
@@ -103,8 +110,7 @@ class Generator:
         cache = DynamicCache()
         slabs = [Slab() for _ in range(language.config.num_hidden_layers)]
         cache.layers = list(slabs)
-        hidden, mask = self.embed(queries, prompts)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        hidden, mask, positions, extra = self.embed(queries, prompts)
         padded = not bool(mask.all())
         said: list[list[int]] = [[] for _ in prompts]
         alive = list(range(len(prompts)))  # the prompt of each row that is still in the batch
@@ -115,7 +121,9 @@ class Generator:
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
+                **extra,
             ).last_hidden_state[:, -1]
+            extra = {}
             tokens = choice.of(self.model.lm_head(out).float(), alive, place)
             for i, token in zip(alive, tokens.tolist(), strict=True):
                 if not self.ended(said[i]):
@@ -123,36 +131,44 @@ class Generator:
             going = [row for row, i in enumerate(alive) if not self.ended(said[i])]
             if not going:
                 break
-            positions = positions[:, -1:] + 1
+            positions = positions[..., -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             if len(going) <= KEEP * len(alive):
                 rows = torch.tensor(going, device=mask.device)
-                tokens, positions, mask = tokens[rows], positions[rows], mask[rows]
+                tokens, positions, mask = tokens[rows], positions[..., rows, :], mask[rows]
                 alive = [alive[row] for row in going]
                 for slab in slabs:
                     slab.keep(rows)
             hidden = table(tokens).unsqueeze(1)
         return [self.reply(prompt, ids) for prompt, ids in zip(prompts, said, strict=True)]
 
-    def embed(self, queries: Sequence[Query], prompts: Sequence[Document]) -> tuple[Tensor, Tensor]:
-        """Prompts as vectors [B, P, C], padded on the left, and what is no padding [B, P]."""
+    def embed(
+        self, queries: Sequence[Query], prompts: Sequence[Document]
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Prompts as vectors [B, P, C], padded on the left, and what is no padding [B, P].
+
+        Then their positions, [B, P] or for Qwen [3, B, P], and what its language model takes besides.
+        """
         longest = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), int(self.llava.config.pad_token_id or 0))
+        ids = torch.full((len(prompts), longest), int(self.llava.tokenizer.pad_token_id or 0))
         mask = torch.zeros(len(prompts), longest, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.ids)
             mask[row, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
-        vectors: Tensor = self.model.get_input_embeddings()(ids)
         pictures = [picture for query in queries for picture in query.images]
         names = [id(p) if isinstance(p, Image.Image) else str(p) for p in pictures]
         unique = dict(zip(names, pictures, strict=True))
-        if unique:
-            number = {name: i for i, name in enumerate(unique)}
-            pixels = self.pixels(list(unique.values())).to(vectors.device, vectors.dtype)
+        number = {name: i for i, name in enumerate(unique)}
+        chosen = [number[name] for name in names]
+        pixels = self.pixels(list(unique.values())).to(ids.device, self.model.dtype) if unique else None
+        if isinstance(pixels, Patches):
+            return qwen.prompt(self.model, ids, mask, pixels, chosen)
+        vectors: Tensor = self.model.get_input_embeddings()(ids)
+        if pixels is not None:
             features = torch.stack(tuple(self.model.get_image_features(pixels).pooler_output))
-            vectors[ids == self.cutter.image_id] = features[[number[name] for name in names]].flatten(0, 1)
-        return vectors, mask
+            vectors[ids == self.cutter.image_id] = features[chosen].flatten(0, 1)
+        return vectors, mask, (mask.cumsum(1) - 1).clamp(min=0), {}
 
     def ended(self, ids: Sequence[int]) -> bool:
         return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending

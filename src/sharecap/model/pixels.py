@@ -2,11 +2,15 @@
 
 Bit-equal to the model's Hugging Face image processor, but prepared pictures are kept (as bytes), since every
 epoch and every question asks for them again. It must never hand out a picture that was not wholly decoded.
+
+Shape letters: N pictures, H and W their pixels; for towers that take patches, Y and X patches of P pixels.
 """
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +22,18 @@ from transformers import BaseImageProcessor
 from sharecap.images.decode import open_rgb
 
 
+@dataclass(frozen=True)
+class Patches:
+    """Pictures of any size, as Qwen's towers take them."""
+
+    values: Tensor  # [patches of all pictures, values of one]
+    grid: Tensor  # [N, 3] patches in time (1), height and width
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Patches":
+        """The same elsewhere; `dtype` is that of the values."""
+        return Patches(self.values.to(device, dtype), self.grid.to(device))
+
+
 class Pixels:
     """Decodes, resizes, normalises; keeps up to `cache_bytes` of resized pictures. Threads may share one."""
 
@@ -25,20 +41,32 @@ class Pixels:
         self.processor, self.room = processor, cache_bytes
         self.kept: dict[str, NDArray[np.uint8]] = {}
         self.lock = threading.Lock()
-        ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=0)  # [3, 256, 1]
-        shades = processor(
-            ramp, do_resize=False, do_center_crop=False, do_pad=False, input_data_format="channels_first"
-        )["pixel_values"][0]
-        self.shades = torch.as_tensor(np.asarray(shades, dtype=np.float32)).flatten()  # [3 * 256]
+        self.patched = "merge_size" in processor.to_dict()
+        self.shades = patch_shades(processor) if self.patched else shades(processor)  # [3 * 256]
         self.channel = torch.tensor([0, 256, 512], dtype=torch.int32).view(3, 1, 1)  # where each one's begin
 
-    def __call__(self, pictures: Sequence[str | Path | Image.Image]) -> Tensor:
-        """[n, 3, height, width] float32; `ImageError` names a file that can't be read."""
-        stacked = torch.from_numpy(np.stack([self.resized(picture) for picture in pictures]))
-        return self.shades.index_select(0, (stacked.int() + self.channel).flatten()).view(stacked.shape)
+    def __call__(self, pictures: Sequence[str | Path | Image.Image]) -> Any:
+        """A tensor [N, 3, H, W], float32, or `Patches`; `ImageError` names a file that can't be read."""
+        made = [self.resized(picture) for picture in pictures]
+        if not self.patched:
+            return self.coloured(np.stack(made))
+        time: Any = self.processor.temporal_patch_size  # type: ignore[attr-defined]
+        values = [
+            self.coloured(x)
+            .unsqueeze(3)
+            .expand(-1, -1, -1, time, -1, -1)
+            .reshape(x.shape[0] * x.shape[1], -1)
+            for x in made
+        ]
+        return Patches(torch.cat(values), torch.tensor([[1, *x.shape[:2]] for x in made]))
+
+    def coloured(self, prepared: NDArray[np.uint8]) -> Tensor:
+        """Bytes [..., 3, height, width] as the tower's numbers."""
+        levels = torch.from_numpy(prepared)
+        return self.shades.index_select(0, (levels.int() + self.channel).flatten()).view(levels.shape)
 
     def resized(self, picture: str | Path | Image.Image) -> NDArray[np.uint8]:
-        """[3, height, width] bytes, before normalisation."""
+        """[3, H, W] bytes, before normalisation; as patches [Y, X, 3, P, P]."""
         if isinstance(picture, Image.Image):
             return self.prepare(picture.convert("RGB"))
         name = str(picture)
@@ -53,7 +81,44 @@ class Pixels:
         return made
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        done = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-        made: NDArray[np.uint8] = np.asarray(done)
+        done = self.processor(image, do_rescale=False, do_normalize=False)
+        if self.patched:
+            return patches_of(self.processor, done)
+        made: NDArray[np.uint8] = np.asarray(done["pixel_values"][0])
         assert made.dtype == np.uint8, "the processor's resize must keep bytes"
         return made
+
+
+def shades(processor: Any) -> Tensor:
+    """What the processor makes of each byte of each channel, [3 * 256]."""
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=0)  # [3, 256, 1]
+    found = processor(
+        ramp, do_resize=False, do_center_crop=False, do_pad=False, input_data_format="channels_first"
+    )["pixel_values"][0]
+    return torch.as_tensor(np.asarray(found, dtype=np.float32)).flatten()
+
+
+def patch_shades(processor: Any) -> Tensor:
+    """The same of a processor that cuts pictures into patches: each byte is looked up where it went."""
+    side = processor.patch_size * processor.merge_size
+    wide = side * -(-256 // side**2)  # pixels enough for every byte
+    ramp = np.resize(np.arange(256, dtype=np.uint8), (1, side, wide)).repeat(3, axis=0)
+    options = {"do_resize": False, "input_data_format": "channels_first"}
+    levels = patches_of(processor, processor(ramp, do_rescale=False, do_normalize=False, **options))
+    found = processor(ramp, **options)["pixel_values"].reshape(len(levels) * levels.shape[1], 3, -1)
+    values = found[:, :, : levels[0, 0, 0].size]  # the first of the moments, which are all alike
+    made = torch.empty(3, 256)
+    for channel in range(3):
+        places = levels[:, :, channel].flatten()
+        made[channel, torch.from_numpy(places).long()] = torch.from_numpy(values[:, channel].flatten())
+    return made.flatten()
+
+
+def patches_of(processor: Any, done: Any) -> NDArray[np.uint8]:
+    """A processor's patches [Y, X, 3, P, P] as bytes, of one moment: it repeats them."""
+    _, height, width = (int(n) for n in done["image_grid_thw"][0])
+    side, time = processor.patch_size, processor.temporal_patch_size
+    values = np.asarray(done["pixel_values"]).reshape(height, width, 3, time, side, side)[:, :, :, 0]
+    made = values.astype(np.uint8)
+    assert (made == values).all(), "the processor's resize must keep bytes"
+    return made

@@ -1,0 +1,101 @@
+"""The model card, README.md of a saved model: how it was made, from what, and how well it does.
+
+A pure function of the stages' manifests and the scores; it measures and reads nothing. Names and paths come
+from outside: nothing of them may become markup.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sharecap.markdown import markdown, table, yaml_text
+
+USE = """```python
+from transformers import pipeline
+
+ask = pipeline("image-text-to-text", model="THIS DIRECTORY")
+question = [{"type": "image", "url": "photo.jpg"}, {"type": "text", "text": "Describe the image."}]
+print(ask(text=[{"role": "user", "content": question}], return_full_text=False)[0]["generated_text"])
+```"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A benchmark's result with its 95 % interval, in the metric's own unit."""
+
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    questions: int
+
+
+def card(name: str, licence: str, stages: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> str:
+    """The whole file. `stages` are `manifest.json` as dicts, in the order of training."""
+    parts = [
+        "\n".join(
+            (
+                "---",
+                "library_name: transformers",
+                "pipeline_tag: image-text-to-text",
+                f"license: {yaml_text(licence)}",
+                "---",
+            )
+        ),
+        f"# {markdown(name)}",
+        "A LLaVA-class model, trained with sharecap. The folder is complete: vision tower, language model, "
+        "projector, processor and chat template.",
+        USE,
+        "## Scores",
+        score_table(scores) if scores else "Not measured.",
+        "## How it was made",
+        *(stage_text(number, manifest) for number, manifest in enumerate(stages, 1)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def score_table(scores: Sequence[Score]) -> str:
+    rows = [
+        (
+            f"{markdown(x.benchmark)}, {markdown(x.metric)} of {x.questions:,} questions",
+            f"{x.value:,.4g} ({x.low:,.4g} to {x.high:,.4g})",
+        )
+        for x in scores
+    ]
+    return table(("benchmark", "score (95 % interval)"), rows)
+
+
+def stage_text(number: int, manifest: Mapping[str, Any]) -> str:
+    """One stage: its recipe, its inputs by digest, what came out."""
+    recipe = [(f"{markdown(path)}", markdown(value)) for path, value in flat(manifest["config"])]
+    inputs = [(markdown(str(k)), markdown(str(v))) for k, v in sorted(manifest["inputs"].items())]
+    outcome = [(markdown(k), markdown(v)) for k, v in flat(manifest["metrics"])]
+    outcome += [
+        ("digest of the result", markdown(str(manifest["digest"]))),
+        ("finished", markdown(str(manifest["finished"]))),
+        ("made with sharecap", markdown(str(manifest["code_version"]))),
+    ]
+    parts = [
+        f"### {number}. {markdown(str(manifest['kind']))}",
+        table(("", ""), recipe),
+        "Made from, with the sha256 of each:",
+        table(("", ""), inputs),
+        "What came out:",
+        table(("", ""), outcome),
+    ]
+    return "\n\n".join(parts)
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested data as pairs of a dotted path and its value; None is left out."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from flat(value[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(x, Mapping | list | tuple) for x in value):
+        for i, item in enumerate(value):
+            yield from flat(item, f"{path}[{i}]")
+    elif isinstance(value, list | tuple):
+        yield path, ", ".join(str(x) for x in value)
+    elif value is not None:
+        yield path, f"{value:.6g}" if isinstance(value, float) else str(value)
