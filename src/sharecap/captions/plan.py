@@ -158,15 +158,23 @@ class Survey:
     remedies: Counter[str] = field(default_factory=Counter)  # "KIND:REMEDY" -> requests; read with the texts
     rescued: int = 0  # captions that came of remedies
 
-    def count_plain(self, source: str, request: Plain) -> None:
-        """Count a request that is done without doubts, for an image of that source."""
-        _, cost_usd, prompt_tokens, completion_tokens = request
-        self.images += 1
-        self.done += 1
-        self.cost_usd += cost_usd or 0.0
-        self.usd_by_source[source] += cost_usd or 0.0
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+    def count_plain(self, sources: Sequence[str], requests: Sequence[Plain | None]) -> None:
+        """Count those requests that are done without doubts, given the source of each one's image."""
+        usd_by_source, done, usd, prompt, completion = self.usd_by_source, 0, 0.0, 0, 0
+        for source, request in zip(sources, requests, strict=True):
+            if request:
+                _, cost_usd, prompt_tokens, completion_tokens = request
+                done += 1
+                prompt += prompt_tokens
+                completion += completion_tokens
+                if cost_usd:
+                    usd += cost_usd
+                    usd_by_source[source] += cost_usd
+        self.images += done
+        self.done += done
+        self.cost_usd += usd
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
 
     def count(self, plan: Plan, job: Job, entry: Entry | None) -> bool:
         """Count one request, given what the ledger says of it; whether it is still to be sent."""
@@ -269,13 +277,13 @@ def survey(
     total = Survey(price=price)
     for stretch in plan.catalog.stretches():
         sources, keys = stretch.column("source"), plan.keys(stretch)
-        others, unsettled = list[int](), set[bytes]()
-        for at, (source, request) in enumerate(zip(sources, plainly_done(keys), strict=True)):
-            if request is None or (price and request[1] is None):
-                others.append(at)
-            else:
-                total.count_plain(source, request)
+        requests = plainly_done(keys)
+        if price:  # what had none then is looked at
+            requests = [request if request and request[1] is not None else None for request in requests]
+        total.count_plain(sources, requests)
         total.open_at.extend(bytes(len(keys)))
+        others = [at for at, request in enumerate(requests) if request is None]
+        unsettled = set[bytes]()
         for at, job, entry in _looked_at(plan, stretch, others, find):
             total.open_at[stretch.at + at] = total.count(plan, job, entry)
             if entry is None or entry.state not in ("done", "failed"):
