@@ -17,7 +17,8 @@ from sharecap.images import catalog
 from .conftest import make_dataset
 from .server import Seen, Teacher
 
-PRICE = Price(10, 20)
+PRICE = Price(1e6 / 1024, 2e6 / 1024)
+"""In parts of 1/1024 dollar, which floats add up to the same in any order."""
 
 
 def faulty(seen: Seen) -> str:
