@@ -6,10 +6,12 @@ small file that a million catalog rows point to. `python benchmarks/ledger.py --
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -107,15 +109,27 @@ def fill(path: Path, jobs: Iterator[Job]) -> None:
     db.close()
 
 
-class First(BaseHTTPRequestHandler):
-    """Notes when the first request comes, and how much memory its sender has held by then."""
+def forget_last(dataset: Path) -> None:
+    """Let the one request that a run in this folder had answered be open again."""
+    catalog = Catalog.open(dataset)
+    last = next(catalog.chosen(bytes(len(catalog) - 1) + b"\1"))
+    with contextlib.closing(sqlite3.connect(dataset / LEDGER)) as db, db:
+        of_last = "SELECT id FROM requests WHERE image_id = ?"
+        db.execute(f"DELETE FROM texts WHERE id IN ({of_last})", (last.id,))
+        db.execute("DELETE FROM requests WHERE image_id = ?", (last.id,))
 
-    at, peak_mib, sender = 0.0, 0.0, 0
+
+class First(BaseHTTPRequestHandler):
+    """Notes when the first request comes, and how much memory and processor time its sender took by then."""
+
+    at, peak_mib, cpu_s, sender = 0.0, 0.0, 0.0, 0
 
     def do_POST(self) -> None:
         First.at = time.perf_counter()
         status = Path(f"/proc/{First.sender}/status").read_text()
         First.peak_mib = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        user, system = Path(f"/proc/{First.sender}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        First.cpu_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
         self.rfile.read(int(self.headers["Content-Length"]))
         self.wfile.write(frame(caption(0)))
 
@@ -166,6 +180,7 @@ def main() -> None:
             booked = asyncio.run(book(ledger, islice(jobs, asked.booked), 500))
         tell("requests booked, sent and then done", booked / (time.perf_counter() - clock), "per s")
         fill(dataset / LEDGER, jobs)
+    forget_last(dataset)
     tell("finished requests", len(Catalog.open(dataset)) - 1, "")
     tell("ledger", (dataset / LEDGER).stat().st_size / 1e6, "MB")
 
@@ -173,6 +188,7 @@ def main() -> None:
     words = ["caption", str(dataset), "--teacher", teacher, "--layer", "one", "--price", "2.5,10"]
     began, seconds, peak = measured("caption", [*words, "--budget", "1000000"])
     tell("restart to first request", First.at - began, "s")
+    tell("of that on the processor", First.cpu_s, "s")
     tell("memory held by then", First.peak_mib, "MiB")
     tell("first request to sealed layer", began + seconds - First.at, "s")
     tell("most memory of restart and seal", peak, "MiB")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sharecap.captions.ledger import Ledger
+from sharecap.captions.ledger import MOST_ROWS, Ledger
 from sharecap.errors import SharecapError
 from sharecap.records import Usage
 
@@ -40,20 +40,40 @@ def test_a_change_that_fails_after_its_worker_was_cancelled_leaves_no_traceback(
     assert complaints == []
 
 
-def test_requests_that_are_all_done_are_summed_up_and_others_are_not(tmp_path: Path) -> None:
+def test_what_is_plainly_done_is_told_from_all_else(tmp_path: Path) -> None:
     async def main(ledger: Ledger) -> None:
-        for key in (b"a", b"b", b"c"):
+        for key in (b"another layer's", b"a", b"on its way", b"b", b"doubtful", b"failed"):
             await ledger.sent(key, "image", "model", "prompt", 0.5)
-        await ledger.done(b"a", "words", "stop", Usage(10, 3), 0.25)
-        await ledger.done(b"b", "words", "stop", Usage(20, 4), 0.5)
+        await ledger.failed(b"doubtful", "timeout", "no answer", doubtful=True)
+        for key, usage, usd in ((b"b", Usage(20, 4), None), (b"a", Usage(10, 3), 0.25)):
+            await ledger.done(key, "words", "stop", usage, usd)
+        for key in (b"doubtful", b"another layer's"):
+            await ledger.done(key, "words", "stop", Usage(), 0.25)
+        await ledger.failed(b"failed", "refusal", "no")
 
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         asyncio.run(main(ledger))
-        tally = ledger.all_done([b"a", b"b"])
-        assert tally is not None
-        assert (tally.cost_usd, tally.prompt_tokens, tally.completion_tokens) == (0.75, 30, 7)
-        assert ledger.all_done([b"a", b"c"]) is None  # on its way
-        assert ledger.all_done([b"a", b"never sent"]) is None
+        a, b = (b"a", 0.25, 10, 3), (b"b", None, 20, 4)
+        found = ledger.plainly_done([b"b", b"a", b"failed", b"never sent", b"doubtful", b"on its way"])
+        assert found == [b, a, None, None, None, None]
+        assert ledger.plainly_done([b"never sent", b"a"]) == [None, a]
+        assert ledger.plainly_done([]) == []
+
+
+def test_what_lies_far_from_its_neighbours_is_left_to_be_looked_up(tmp_path: Path) -> None:
+    """Else a pilot's captions, spread over the catalog, would have the whole table read for every piece."""
+
+    async def main(ledger: Ledger) -> None:
+        for key in keys:
+            await ledger.sent(key, "image", "model", "prompt", None)
+            await ledger.done(key, "words", "stop", Usage(1, 1), None)
+
+    keys = [b"%d" % number for number in range(MOST_ROWS * 10)]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asyncio.run(main(ledger))
+        assert ledger.plainly_done([keys[0], keys[-1]]) == [None, None]
+        near = ledger.plainly_done([keys[0], *keys[20:30]])
+    assert near == [(key, None, 1, 1) for key in (keys[0], *keys[20:30])]
 
 
 def test_texts_are_read_only_where_they_are_asked_for(tmp_path: Path) -> None:

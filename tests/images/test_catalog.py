@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -306,6 +307,33 @@ def test_a_catalog_that_is_cut_off_is_one_clear_error(tmp_path: Path) -> None:
     for act in (lambda: add([pictures], tmp_path / "d"), lambda: list(Catalog.open(tmp_path / "d"))):
         with pytest.raises(SharecapError, match=r"damaged catalog .*restore it"):
             act()
+
+
+def test_chosen_images_come_from_any_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "ROWS", 3)
+    for seed in range(8):
+        save(tmp_path / "photos" / f"{seed}.png", seed)
+    add([tmp_path / "photos"], tmp_path / "d")
+    opened = Catalog.open(tmp_path / "d")
+    images = list(opened)
+    assert [(stretch.at, len(stretch)) for stretch in opened.stretches()] == [(0, 3), (3, 3), (6, 2)]
+    assert list(opened.chosen(bytes([0, 1, 0, 0, 0, 0, 2, 1]))) == [images[1], images[6], images[7]]
+    assert [stretch.at for stretch in opened.stretches(bytes([0, 0, 0, 0, 0, 1, 0, 0]))] == [3]
+    assert list(opened.chosen(bytes(8))) == []
+
+
+def test_an_older_catalog_lacks_columns_and_a_damaged_one_needed_ones(folder: Path, tmp_path: Path) -> None:
+    add([folder], tmp_path / "d")
+    opened = Catalog.open(tmp_path / "d")
+    table, images = pq.read_table(opened.table), list(opened)
+    pq.write_table(table.select(table.column_names[:-1]), opened.table)
+    assert list(opened) == images
+    pq.write_table(table.drop_columns(["phash"]), opened.table)
+    with pytest.raises(SharecapError, match=r"damaged catalog .*phash.*restore it"):
+        list(opened)
+    pq.write_table(table.select(table.column_names[:3]), opened.table)
+    with pytest.raises(SharecapError, match="damaged catalog"):
+        list(opened)
 
 
 def test_results_never_send_a_files_name_to_the_terminal_raw(

@@ -21,12 +21,25 @@ def messages(prompt: str, image: Any) -> list[dict[str, Any]]:
 
 def request_key(image_id: str, preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
     """32 bytes that name the request."""
-    rest = _rest(preparation, prompt, model, sampling)
-    return hashlib.sha256(b"".join((b"[", encode_basestring_ascii(image_id).encode(), b", ", rest))).digest()
+    return key_of(image_id, question(preparation, prompt, model, sampling))
+
+
+def key_of(image_id: str, asked: bytes) -> bytes:
+    """The request's key, given what `question` said of it."""
+    digest = _BEGIN.copy()  # which takes half as long as a new one
+    digest.update(encode_basestring_ascii(image_id).encode())
+    digest.update(asked)
+    return digest.digest()
+
+
+_BEGIN = hashlib.sha256(b"[")
 
 
 @functools.lru_cache(maxsize=1024)
-def _rest(preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
-    """The JSON list's part after the image: the same for all images that are asked the same."""
-    what = [preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
-    return json.dumps(what, ensure_ascii=False, sort_keys=True)[1:].encode()
+def question(preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
+    """What enters the key besides the image, the same for all images that are asked the same.
+
+    It is the part of a JSON list after its first item.
+    """
+    what = ["", preparation, messages(prompt, {"type": "image"}), model, asdict(sampling)]
+    return json.dumps(what, ensure_ascii=False, sort_keys=True).removeprefix('[""').encode()

@@ -123,16 +123,11 @@ class InFlight:
     usd: float | None = None  # what they can have cost; None: no price was known
 
 
-class Tally(NamedTuple):
-    """Sums over requests that are all done. `unpriced`: with answers, or doubts, at no known price."""
+Plain = tuple[bytes, float | None, int, int]
+"""Key, USD (None: no price was known), prompt tokens and completion tokens of a request without doubts."""
 
-    cost_usd: float
-    doubtful: int
-    doubtful_usd: float
-    prompt_tokens: int
-    completion_tokens: int
-    unpriced: int = 0
-
+MOST_ROWS = 4
+"""Rows of the ledger that are read in one go for each request that is sought among them."""
 
 Statement = tuple[str, tuple[Any, ...]]
 Change = tuple[tuple[Statement, ...], "asyncio.Future[None]"]
@@ -300,9 +295,9 @@ class Ledger:
         """The entries that exist, by key. At most some hundreds of keys at a time."""
         return look_up(self._reader, keys, self.path, texts=texts)
 
-    def all_done(self, keys: Sequence[bytes]) -> Tally | None:
-        """What the requests came to, if all of them are done."""
-        return all_done(self._reader, keys, self.path)
+    def plainly_done(self, keys: Sequence[bytes]) -> list[Plain | None]:
+        """Most of those that are done without doubts, quickly; `look_up` knows of the others, here None."""
+        return plainly_done(self._reader, keys, self.path)
 
     def _book(self, *statements: Statement) -> "asyncio.Future[None]":
         """Have the statements made in one commit; the change is made even if nobody waits for it."""
@@ -418,20 +413,30 @@ def spent_on(db: sqlite3.Connection, prompt_id: str, path: Path) -> tuple[float,
     return usd, requests
 
 
-def all_done(db: sqlite3.Connection, keys: Sequence[bytes], path: Path) -> Tally | None:
-    """What the requests came to, if all of them are done: no row leaves SQLite, which makes it quick."""
-    marks = ",".join("?" * len(keys))
-    sums = ", ".join(f"total({name})" for name in Tally._fields if name != "unpriced")
-    sums += ", total(cost_usd IS NULL OR (doubtful > 0 AND doubtful_usd = 0))"
+def plainly_done(db: sqlite3.Connection, keys: Sequence[bytes], path: Path) -> list[Plain | None]:
+    """For each request: it, if it is done, had no doubtful attempt and lies where its neighbours do.
+
+    `keys` are in the catalog's order. That is about the order in which requests were sent, and so the order
+    of their rows, which are read in one go: a fraction of the time that looking up each key takes. What lies
+    elsewhere, as after a pilot, is None here like all the others: `look_up` knows.
+    """
+    probes = [*keys[:: max(1, len(keys) // 8)], *keys[-1:]]
+    marks = ",".join("?" * len(probes))
     try:
-        statement = f"SELECT count(*), {sums} FROM requests WHERE key IN ({marks}) AND state = 'done'"
-        count, *found = db.execute(statement, keys).fetchone()
+        found = db.execute(f"SELECT min(id), max(id) FROM requests WHERE key IN ({marks})", probes)
+        first, last = found.fetchone()
+        if first is None or last - first > MOST_ROWS * len(keys):
+            return [None] * len(keys)
+        margin = len(keys) // 50  # many at a time are sent in a slightly different order
+        rows = db.execute(
+            "SELECT key, cost_usd, prompt_tokens, completion_tokens FROM requests "
+            "WHERE id BETWEEN ? AND ? AND state = 'done' AND doubtful = 0 AND doubtful_usd = 0",
+            (first - margin, last + margin),
+        )
+        near: dict[bytes, Plain] = {row[0]: row for row in rows}
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
-    cost, doubtful, doubtful_usd, prompt_tokens, completion_tokens, unpriced = found
-    if count < len(keys):
-        return None
-    return Tally(cost, int(doubtful), doubtful_usd, int(prompt_tokens), int(completion_tokens), int(unpriced))
+    return list(map(near.get, keys))
 
 
 def ledger_error(error: sqlite3.Error, path: Path) -> SharecapError:

@@ -10,12 +10,12 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.captions.captioner import Captioner, Sampling
-from sharecap.captions.keys import request_key
-from sharecap.captions.ledger import IN_BATCH, Entry, Tally, all_done, look_up, read_only
+from sharecap.captions.keys import key_of, question
+from sharecap.captions.ledger import IN_BATCH, Entry, Plain, look_up, plainly_done, read_only
 from sharecap.captions.price import Budget, Price, worst_case
 from sharecap.captions.prompts import Pack, Prompt
 from sharecap.captions.remedy import PENDING
-from sharecap.images.catalog import Catalog
+from sharecap.images.catalog import Catalog, Stretch
 from sharecap.images.dataset import LEDGER
 from sharecap.images.words import Words
 from sharecap.records import Image, Usage
@@ -39,7 +39,7 @@ AGAIN = frozenset(
 """Failures of the way, not of the image: the next run asks again as long as the layer is not sealed."""
 
 Find = Callable[[Sequence[bytes]], Mapping[bytes, Entry]]
-AllDone = Callable[[Sequence[bytes]], Tally | None]
+PlainlyDone = Callable[[Sequence[bytes]], Sequence[Plain | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,10 @@ class Plan:
 
     def jobs(self) -> Iterator[list[Job]]:
         """Every request of the layer, in the catalog's order, in lists of at most `PIECE`."""
-        return self._jobs(iter(self.catalog))
+        return self.jobs_of(iter(self.catalog))
 
-    def _jobs(self, images: Iterator[Image]) -> Iterator[list[Job]]:
+    def jobs_of(self, images: Iterator[Image]) -> Iterator[list[Job]]:
+        """The requests for some images, in lists of at most `PIECE`."""
         while piece := list(islice(images, PIECE)):
             yield list(map(self.job, piece, self.prompts(piece)))
 
@@ -104,12 +105,24 @@ class Plan:
 
     def key(self, image: Image, prompt: Prompt) -> bytes:
         """What names the request."""
+        return key_of(image.id, self._question(prompt))
+
+    def keys(self, stretch: Stretch) -> list[bytes]:
+        """What names each request of a stretch."""
+        ids, sources = stretch.column("id"), stretch.column("source")
+        prompts = {source: self.pack.of_source(source) for source in set(sources)}
+        asked = {source: self._question(prompt) for source, prompt in prompts.items() if prompt}
+        if len(asked) == len(prompts):
+            return [key_of(image, asked[source]) for image, source in zip(ids, sources, strict=True)]
+        return [job.key for jobs in self.jobs_of(stretch.images()) for job in jobs]
+
+    def _question(self, prompt: Prompt) -> bytes:
         model = self.captioner
-        return request_key(image.id, model.preparation, prompt.text, model.fingerprint, self.sampling)
+        return question(model.preparation, prompt.text, model.fingerprint, self.sampling)
 
     def open_jobs(self, found: "Survey") -> Iterator[Job]:
         """The requests that `found` saw still to be sent, in the catalog's order."""
-        return chain.from_iterable(self._jobs(self.catalog.chosen(found.open_at)))
+        return chain.from_iterable(self.jobs_of(self.catalog.chosen(found.open_at)))
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
@@ -145,19 +158,26 @@ class Survey:
     remedies: Counter[str] = field(default_factory=Counter)  # "KIND:REMEDY" -> requests; read with the texts
     rescued: int = 0  # captions that came of remedies
 
-    def count_done(self, images: int, tally: Tally) -> None:
-        """Count so many requests that are all done."""
-        self.images += images
-        self.done += images
-        self.open_at.extend(bytes(images))
-        self.cost_usd += tally.cost_usd
-        self.doubtful += tally.doubtful
-        self.doubtful_usd += tally.doubtful_usd
-        self.prompt_tokens += tally.prompt_tokens
-        self.completion_tokens += tally.completion_tokens
+    def count_plain(self, sources: Sequence[str], requests: Sequence[Plain | None]) -> None:
+        """Count those requests that are done without doubts, given the source of each one's image."""
+        usd_by_source, done, usd, prompt, completion = self.usd_by_source, 0, 0.0, 0, 0
+        for source, request in zip(sources, requests, strict=True):
+            if request:
+                _, cost_usd, prompt_tokens, completion_tokens = request
+                done += 1
+                prompt += prompt_tokens
+                completion += completion_tokens
+                if cost_usd:
+                    usd += cost_usd
+                    usd_by_source[source] += cost_usd
+        self.images += done
+        self.done += done
+        self.cost_usd += usd
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
 
-    def count(self, plan: Plan, job: Job, entry: Entry | None) -> None:
-        """Count one request, given what the ledger says of it."""
+    def count(self, plan: Plan, job: Job, entry: Entry | None) -> bool:
+        """Count one request, given what the ledger says of it; whether it is still to be sent."""
         self.images += 1
         if entry is None:
             self.unsettled += 1
@@ -180,14 +200,13 @@ class Survey:
                 self.doubtful += 1
                 self.doubtful_usd += entry.reserved_usd or 0.0
                 self.usd_by_source[job.image.source] += entry.reserved_usd or 0.0
-        is_open = plan.is_open(entry)
-        self.open_at.append(is_open)
-        if is_open:
+        if is_open := plan.is_open(entry):
             self.open += 1
             bound = job.bound
             self.open_prompt_tokens += bound.prompt_tokens
             self.open_completion_tokens += bound.completion_tokens
             self.example = self.example or job.prompt.text
+        return is_open
 
     def _priced(self, job: Job, entry: Entry) -> tuple[float, float]:
         """(USD of answers, USD of doubts); what had no price then is priced by its tokens, or at worst."""
@@ -244,36 +263,48 @@ class Trail:
 def survey(
     plan: Plan,
     find: Find,
-    all_done: AllDone,
+    plainly_done: PlainlyDone,
     *,
     price: Price | None = None,
-    by_source: bool = False,
     trail: Trail | None = None,
 ) -> Survey:
     """Count what the ledger has of the plan's requests. Holds one byte per image.
 
-    `price` is for answers that had none when they came; `by_source` counts money by source; `trail` is told
-    which requests are settled.
-    Pieces that are all done are summed up where they lie: a restart after a million answers is soon sending.
+    `price` is for answers that had none when they came; `trail` is told which requests are settled.
+    What is plainly done is counted without so much as an object for its image: a restart after a million
+    answers is soon sending. Only the others are looked at one by one.
     """
-    total, images = Survey(price=price), iter(plan.catalog)
-    while piece := list(islice(images, PIECE)):
-        prompts = plan.prompts(piece)
-        keys = list(map(plan.key, piece, prompts))
-        tally = None if by_source else all_done(keys)
-        if tally and not (price and tally.unpriced):
-            total.count_done(len(keys), tally)
-            if trail is not None:
-                for image, key in zip(piece, keys, strict=True):
-                    trail.add(image.source, key)
-            continue
-        entries = find(keys)
-        for image, prompt, key in zip(piece, prompts, keys, strict=True):
-            entry = entries.get(key)
-            total.count(plan, plan.job(image, prompt), entry)
-            if trail is not None and entry and entry.state in ("done", "failed"):
-                trail.add(image.source, key)
+    total = Survey(price=price)
+    for stretch in plan.catalog.stretches():
+        sources, keys = stretch.column("source"), plan.keys(stretch)
+        requests = plainly_done(keys)
+        if price:  # what had none then is looked at
+            requests = [request if request and request[1] is not None else None for request in requests]
+        total.count_plain(sources, requests)
+        total.open_at.extend(bytes(len(keys)))
+        others = [at for at, request in enumerate(requests) if request is None]
+        unsettled = set[bytes]()
+        for at, job, entry in _looked_at(plan, stretch, others, find):
+            total.open_at[stretch.at + at] = total.count(plan, job, entry)
+            if entry is None or entry.state not in ("done", "failed"):
+                unsettled.add(job.key)
+        if trail is not None:
+            for source, key in zip(sources, keys, strict=True):
+                if key not in unsettled:
+                    trail.add(source, key)
     return total
+
+
+def _looked_at(
+    plan: Plan, stretch: Stretch, places: Sequence[int], find: Find
+) -> Iterator[tuple[int, Job, Entry | None]]:
+    """The requests at some places of the stretch, with what the ledger says of each."""
+    if not places:
+        return
+    at = iter(places)
+    for jobs in plan.jobs_of(stretch.images(places)):
+        entries = find([job.key for job in jobs])
+        yield from ((next(at), job, entries.get(job.key)) for job in jobs)
 
 
 @dataclass(frozen=True)
@@ -296,7 +327,7 @@ def glance(plan: Plan, price: Price | None = None, trail: Trail | None = None) -
         return survey(
             plan,
             lambda keys: look_up(db, keys, path, texts=False) if db else {},
-            lambda keys: all_done(db, keys, path) if db else None,
+            lambda keys: plainly_done(db, keys, path) if db else [None] * len(keys),
             price=price,
             trail=trail,
         )

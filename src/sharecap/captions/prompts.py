@@ -141,12 +141,12 @@ class Pack:
 
     def render(self, image: Image, words: str = "") -> Prompt:
         """The prompt for `image`, in which `words` were read; `UsageError` if the pack has none for it."""
+        if same := self.of_source(image.source):
+            return same
         source = self.route(image)
         prompt = _asked(self, source)
         if prompt is None:
             raise self.unknown([source])
-        if not self.context and "{" not in prompt.text:
-            return prompt
         text = _PLACE.sub(lambda match: _value(match.group(1), image), prompt.text)
         columns = [name for name in self.context if name != OCR and column_of(image, name)]
         text = "\n".join([text, *(f"{name}: {quoted(column_of(image, name))}" for name in columns)])
@@ -155,6 +155,13 @@ class Pack:
         if self.reads and (read := quoted(words, MOST_READ)) != OPENS + CLOSES:
             text = f"{text}\n{READ}: {read}\n{READ_CAVEAT}"
         return Prompt(prompt.id, text, f"{text}\n{self.rephrase}")
+
+    def of_source(self, source: str) -> Prompt | None:
+        """The one prompt of all images of a source; None where more of an image enters it, or picks it."""
+        if self.context or (self.routes and source not in self.sources and source not in self.aliases):
+            return None
+        prompt = _asked(self, source if source in self.sources else self.aliases.get(source, source))
+        return None if prompt is None or "{" in prompt.text else prompt
 
     def route(self, image: Image) -> str:
         """The source whose part is used: the image's own if the pack knows it, else the first route's."""

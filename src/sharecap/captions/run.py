@@ -138,9 +138,8 @@ def run(
         before = survey(
             wanted,
             partial(ledger.look_up, texts=False),
-            ledger.all_done,
+            ledger.plainly_done,
             price=price,
-            by_source=bool(source_budgets),
             trail=trail,
         )
         canary_usd, _ = ledger.spent_on(canary_id(tag))
@@ -190,7 +189,7 @@ def run(
             )
 
         if only is not None:
-            after = survey(wanted, ledger.look_up, lambda _: None, price=price)
+            after = survey(wanted, ledger.look_up, lambda keys: [None] * len(keys), price=price)
         else:
             _seal(wanted, layer, ledger, after, report)
         return report()

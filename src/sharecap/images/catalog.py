@@ -8,8 +8,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import chain, compress, islice
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from sharecap.images.download import Downloads
 
 SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Image)])
+_NEEDED = sum(f.default is MISSING for f in fields(Image))
+"""Columns, the first ones, that every catalog has."""
+
 ROWS = 10_000
 """Images per row group: what is held in memory at a time."""
 
@@ -77,6 +80,44 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A row group of the catalog: some thousand images. Only the columns that are asked for are read.
+
+    To be used before the next one is taken.
+    """
+
+    at: int  # place of its first image in the catalog
+    length: int
+    _table: pq.ParquetFile
+    _group: int
+    _path: Path
+
+    def __len__(self) -> int:
+        return self.length
+
+    def column(self, name: str) -> list[str]:
+        """One text of each image."""
+        values: list[str] = self._read([name]).column(0).to_pylist()
+        return values
+
+    def images(self, at: Sequence[int] | None = None) -> Iterator[Image]:
+        """The images, or those at some places of the stretch."""
+        there = len(self._table.schema_arrow.names)  # older catalogs have fewer columns
+        table = self._read(SCHEMA.names[: max(_NEEDED, there)])
+        columns = [column.to_pylist() for column in table.columns]
+        if at is not None:  # `Table.take` would cost 40 MB of memory
+            columns = [[column[n] for n in at] for column in columns]
+        return map(Image, *columns)
+
+    def _read(self, columns: list[str]) -> pa.Table:
+        try:
+            # Reading passes over columns that aren't there; selecting raises.
+            return self._table.read_row_group(self._group, columns=columns).select(columns)
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise SharecapError(f"damaged catalog ({error})", where=self._path, todo=_REPAIR) from None
+
+
+@dataclass(frozen=True)
 class Catalog:
     """The images of one dataset. Iterating reads the table in pieces and keeps its order."""
 
@@ -106,24 +147,27 @@ class Catalog:
         return self.images
 
     def __iter__(self) -> Iterator[Image]:
-        return self.chosen(None)
+        for stretch in self.stretches():
+            yield from stretch.images()
 
-    def chosen(self, flags: bytes | bytearray | None) -> Iterator[Image]:
-        """The images whose byte in `flags` isn't 0, in order; stretches without one cost next to nothing."""
-        names, at = [f.name for f in fields(Image)], 0
+    def chosen(self, flags: bytes | bytearray) -> Iterator[Image]:
+        """The images whose byte in `flags` isn't 0, in order; stretches without one are not read."""
+        for stretch in self.stretches(flags):
+            here = flags[stretch.at : stretch.at + len(stretch)]
+            yield from stretch.images([n for n, flag in enumerate(here) if flag])
+
+    def stretches(self, flags: bytes | bytearray | None = None) -> Iterator[Stretch]:
+        """The table in pieces, in order; if `flags` are given, those with an image whose byte isn't 0."""
+        at = 0
         try:
             # Buffered ahead, all that was read would stay in memory to the end.
             with pq.ParquetFile(self.table, pre_buffer=False) as table:
-                for batch in table.iter_batches(ROWS):
-                    here = None if flags is None else flags[at : at + batch.num_rows]
-                    at += batch.num_rows
-                    if here is not None and not any(here):
-                        continue
-                    # By columns, as a million rows take several times as long one by one.
-                    known = names[: batch.num_columns]  # older catalogs have fewer
-                    images = map(Image, *(batch.column(name).to_pylist() for name in known))
-                    yield from images if here is None else compress(images, here)
-        except (pa.ArrowException, KeyError, TypeError) as error:
+                for group in range(table.num_row_groups):
+                    length = table.metadata.row_group(group).num_rows
+                    if flags is None or any(flags[at : at + length]):
+                        yield Stretch(at, length, table, group, self.table)
+                    at += length
+        except (pa.ArrowException, KeyError) as error:
             raise SharecapError(f"damaged catalog ({error})", where=self.table, todo=_REPAIR) from None
 
     def ids(self) -> set[str]:
