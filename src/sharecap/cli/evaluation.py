@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sharecap.cli.output import AsJson, show
+from sharecap.errors import SharecapError
 
 
 def evaluate_model(
@@ -35,27 +36,35 @@ def evaluate_model(
 
 
 def score(
-    benchmark: Annotated[str, typer.Argument(help="mme, mmbench, vqav2 or textvqa.")],
+    benchmark: Annotated[str, typer.Argument(help="Its name, e.g. mme, mmbench-cn, seed-bench or pope.")],
     *,
-    predictions: Annotated[Path, typer.Option(help="Predictions in one of the benchmark's own formats.")],
-    data: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
-    rule: Annotated[str | None, typer.Option(help="VQA only: m4c, server or server-raw.")] = None,
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="Predictions in one of the benchmark's own forms; repeat for a judge's runs."),
+    ],
+    labels: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="VQAv2, VizWiz, TextVQA only: m4c, server or server-raw.")
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Keep as a run, for `sharecap compare`.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score predictions that were made elsewhere by the benchmark's own rule, with 95 % intervals."""
-    from sharecap.evals.results import Run, summary
+    from sharecap.evals.results import Run, one_benchmark, summary
     from sharecap.evals.runner import keep_predictions
     from sharecap.evals.suite import read_predictions
     from sharecap.evals.tables import score_lines
     from sharecap.evals.task import grade
 
-    task, answers = read_predictions(benchmark, predictions, data, rule)
-    records = grade(task, answers, predictions)
+    task, answers = read_predictions(benchmark, predictions, labels, rule)
+    records = grade(task, answers, predictions[0])
+    results = summary(Run(str(predictions[0]), {task.name: records}))
+    found = one_benchmark(results, task.notes)
+    show(found, as_json, [*score_lines(results), *task.notes])
+    if found["withheld"]:
+        raise SharecapError(f"no score: {found['withheld']}", where=predictions[0])
     if to:
-        keep_predictions(str(predictions), records, to)
-    results = summary(Run(str(predictions), {task.name: records}))
-    show(results, as_json, score_lines(results))
+        keep_predictions(str(predictions[0]), records, to)
 
 
 def compare(
