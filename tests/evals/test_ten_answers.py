@@ -208,7 +208,7 @@ def test_numbered_answers_find_their_vizwiz_image(tmp_path: Path) -> None:
 
 def test_a_split_without_answers_says_where_it_is_scored(tmp_path: Path) -> None:
     path = predictions(tmp_path / "test.json", [{"image": "a.jpg", "question": "?"}])
-    with pytest.raises(SharecapError, match="without people's answers.*its server scores the upload"):
+    with pytest.raises(SharecapError, match=r"without people's answers.*its server scores the upload"):
         ten_answers.read_samples(path)
 
 

@@ -126,8 +126,12 @@ def read_predictions(
             raise UsageError("no such file or directory", where=given)
     try:
         return _read(name, paths, labels, rule)
-    except IsADirectoryError as error:
-        raise SharecapError(f"not a file of {name} predictions ({error})", where=paths[0]) from None
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        # The readers check what people get wrong; JSON of another make altogether ends here.
+        what = f"not the files of {name} that were expected ({type(error).__name__}: {error})".split("\n")[0]
+        raise SharecapError(
+            what, where=paths[0], todo="are these the predictions, and these the labels?"
+        ) from error
 
 
 def _read(name: str, paths: Sequence[Path], labels: Path | None, rule: str | None) -> Predictions:
