@@ -174,6 +174,16 @@ def test_chair_matches_for_every_recorded_model(expected: Any) -> None:
         assert found["n"] == case["n"]
 
 
+def test_caption_metrics_match_pycocoevalcaps(expected: Any) -> None:
+    pytest.importorskip("pycocoevalcap")
+    ((_, case),) = expected["coco_caption"]["cases"].items()
+    found = scored("coco-caption", "coco_caption/cococap_fixture.json")
+    assert found["n"] == case["n"]
+    assert found["sub"] == pytest.approx({k: v for k, v in case.items() if k != "n"}, abs=1e-6)
+    assert found["sub_ci95"]["Bleu_4"] is None
+    assert found["ci95"][0] < found["score"] < found["ci95"][1]
+
+
 def test_qbench_constants_match(expected: Any, tmp_path: Path) -> None:
     case = expected["qbench"]["constant answers on the dev labels"]
     asked = json.loads((PARITY / "qbench" / "llvisionqa_dev.json").read_text())

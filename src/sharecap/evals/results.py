@@ -11,7 +11,16 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.errors import SharecapError
-from sharecap.evals.statistics import LEVEL, RESAMPLES, Comparison, Score, compare, intervals, scaled
+from sharecap.evals.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Comparison,
+    Estimate,
+    Score,
+    compare,
+    intervals,
+    scaled,
+)
 from sharecap.evals.suite import MEASURES
 from sharecap.evals.task import Measure, Measures, Record, item_mean
 
@@ -141,11 +150,7 @@ def summary(
             "unparsed": unparsed(run.records[task]),
             "unparsed_answers": m.unparsed,
             "withheld": m.withheld,
-            "scores": {
-                name: artifact.plain(found[task, name])
-                | ({"value": m.printed[name]} if name in m.printed else {})
-                for name in m.scores
-            },
+            "scores": {name: _shown(m, name, found.get((task, name))) for name in {**m.scores, **m.printed}},
             "notes": list(m.notes),
         }
         for task, m in measures.items()
@@ -159,6 +164,12 @@ def summary(
         "resamples": resamples,
         "seed": seed,
     }
+
+
+def _shown(measures: Measures, name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """A figure with its interval: as the official script rounds it, and without one where none is known."""
+    known = estimate or Estimate(measures.printed[name], None, None)
+    return {**artifact.plain(known), "value": measures.printed.get(name, known.value)}
 
 
 def one_benchmark(found: Mapping[str, Any], notes: Sequence[str] = ()) -> dict[str, Any]:

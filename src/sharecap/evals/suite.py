@@ -9,6 +9,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.benchmarks import (
     chair,
+    coco_caption,
     gqa,
     llava_bench,
     mm_vet,
@@ -52,6 +53,7 @@ MEASURES: Mapping[str, Measure] = {
     "pope": pope.measure,
     "mmstar": mmstar.measure,
     "chair": chair.measure,
+    "coco-caption": coco_caption.measure,
 }
 """Every task's metrics, by its name: what `sharecap score` takes."""
 
@@ -62,6 +64,7 @@ _LABELS_INSIDE: Mapping[str, Callable[[Path, Path | None], Predictions]] = {
     "mm-vet": mm_vet.read_predictions,
     "scienceqa": scienceqa.read_predictions,
     "mmstar": mmstar.read_predictions,
+    "coco-caption": coco_caption.read_predictions,
 }
 """Benchmarks whose files of predictions may hold the labels."""
 

@@ -71,9 +71,8 @@ class Measures:
     unparsed: str = "count as wrong"  # what the rule does with answers that could not be parsed
     withheld: str = ""  # why there is no score
     higher_is_better: bool = True
-    printed: Mapping[str, float] = field(
-        default_factory=dict
-    )  # figures that the official script rounds midway
+    printed: Mapping[str, float] = field(default_factory=dict)
+    """Figures as official code gives them: rounded midway, or of the whole set and so without an interval."""
 
 
 Measure = Callable[[Sequence[Record]], Measures]
