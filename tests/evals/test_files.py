@@ -156,3 +156,19 @@ def test_lines_lists_and_sheets_hold_the_same_answers(tmp_path: Path, answers: d
     assert found == answers_of(read_rows(other), other)
     assert list(found.values()) == list(answers.values())
     assert read_whole(other) == json.loads(other.read_text())
+
+
+def test_a_sample_log_of_lmms_eval_is_read_as_predictions(tmp_path: Path) -> None:
+    """Its own parsing and its own score are left alone; the text is taken as the model gave it."""
+    rows = [
+        {
+            "doc_id": 0,
+            "doc": {"question_id": "1", "question": "what?", "answer": "x"},
+            "target": "x",
+            "resps": [["X."]],
+            "filtered_resps": ["guess"],
+            "exact_match": 0.0,
+        }
+    ]
+    labels = whole(tmp_path / "labels.json", {"1": {"question": "what?", "answer": "x"}})
+    assert scored("gqa", lines(tmp_path / "samples.jsonl", rows), labels)["score"] == 100

@@ -84,7 +84,9 @@ def test_splits_are_told_apart_by_their_questions_or_by_their_files(tmp_path: Pa
     assert found["score"] == pytest.approx(0.8)
     assert "splits that are not there: random" in found["notes"]
     (tmp_path / "one.jsonl").write_text(both[0] + both[0])
-    with pytest.raises(SharecapError, match="8 answers can't be told apart into the splits"):
+    with pytest.raises(
+        SharecapError, match="8 answers for 8 labels of adversarial, popular can't be matched"
+    ):
         scored("pope", tmp_path / "one.jsonl", place)
 
 
@@ -92,3 +94,19 @@ def test_a_precision_without_a_yes_is_left_out_and_f1_is_zero(tmp_path: Path) ->
     found = scored("pope", answers(tmp_path / "a", ["no"] * 4), labels(tmp_path / "l"))
     assert found["score"] == 0
     assert "random: precision" not in found["sub"]
+
+
+def test_one_split_is_picked_out_by_the_question_file(tmp_path: Path) -> None:
+    place = tmp_path / "l"
+    rows = [
+        {"question_id": i, "text": f"Is there a {split} {i % 4}?", "category": split}
+        for i, split in enumerate(["popular"] * 4 + ["random"] * 4)
+    ]
+    only = labels(place, "random")
+    lines(place / "llava_pope_test.jsonl", rows)
+    said = [{"question_id": row["question_id"], "prompt": row["text"], "text": "yes"} for row in rows]
+    found = scored("pope", lines(tmp_path / "a.jsonl", said), only)
+    assert (found["n"], found["sub"]["random: recall"]) == (4, 1)
+    said[0]["question_id"] = 99
+    with pytest.raises(SharecapError, match="no question 99 in the question file"):
+        scored("pope", lines(tmp_path / "a.jsonl", said), only)

@@ -42,7 +42,7 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, or JSON lines."""
+    """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, JSON lines, or a sample log of lmms-eval."""
     if path.suffix in (".xlsx", ".tsv", ".csv"):
         return list(read_table(path))
     text = read_text(path)
@@ -52,7 +52,8 @@ def read_rows(path: Path) -> list[Row]:
             if not isinstance(row, dict):
                 raise SharecapError(f"entry {number} is not a JSON object", where=path)
         return list(rows)
-    return [_parsed(line, number, path) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    numbered = enumerate(text.split("\n"), 1)
+    return [_flat(_parsed(line, number, path)) for number, line in numbered if line.strip()]
 
 
 def read_whole(path: Path) -> Any:
@@ -119,6 +120,16 @@ def _spreadsheet(path: Path) -> Iterator[list[str]]:
             yield ["" if cell.value is None else str(cell.value) for cell in cells]
     finally:
         book.close()
+
+
+def _flat(row: Row) -> Row:
+    """A line of lmms-eval's sample log as a prediction: its document with the model's text as it came."""
+    if not isinstance(row.get("doc"), dict) or not isinstance(row.get("resps"), list):
+        return row
+    text: Any = row["resps"]
+    while isinstance(text, list):
+        text = text[0] if text else ""
+    return {**row["doc"], "prompt": row["doc"].get("question", ""), "text": text}
 
 
 def need(rows: Sequence[Row], names: Sequence[str], where: Path) -> None:

@@ -60,7 +60,7 @@ def read_samples(labels: Path, find: Find = lambda _: ()) -> list[Sample]:
         rows = _rows(content, "data", ("question_id", "image_id", "question", "answers"), path)
         return [_sample(row, row, find) for row in rows]
     annotations = _rows(content, "annotations", ("question_id", "answers"), path)
-    questions_file = _only(path.parent, "question", needed=labels.is_dir())
+    questions_file = _only(path.parent, "question", needed=False)
     if questions_file is None:
         need(annotations, ["image_id"], path)
         return [_sample({"question": "", **row}, row, find) for row in annotations]
@@ -81,7 +81,7 @@ def _only(place: Path, word: str, *, needed: bool) -> Path | None:
     found = sorted(p for p in place.glob("*.json") if word in p.name.lower())
     if len(found) == 1:
         return found[0]
-    if not needed:
+    if not found and not needed:
         return None
     what = (
         f"{len(found)} files with {word!r} in their name, expected one" if word else "expected one JSON file"

@@ -92,19 +92,20 @@ def _told_apart(
 ) -> dict[str, list[Row]]:
     """The answers of each split: by LLaVA's question file beside the labels, else by what was asked."""
     need(rows, ["|".join(ANSWERS)], path)
-    if len(splits) == 1:
-        return {next(iter(splits)): rows}
     total = sum(map(len, splits.values()))
+    if len(splits) == 1 and len(rows) == total:
+        return {next(iter(splits)): rows}
     files = sorted((labels if labels.is_dir() else labels.parent).glob("*pope*.jsonl"))
     known = {str(q["question_id"]): q["category"] for f in files for q in read_rows(f) if "category" in q}
     if known:
         found: dict[str, list[Row]] = {split: [] for split in splits}
         for row in rows:
             split = known.get(str(row.get("question_id")))
-            if split not in found:
+            if split is None:
                 what = f"no question {row.get('question_id')} in the question file"
                 raise SharecapError(what, where=path, todo=f"is it the one in {files[0]}?")
-            found[split].append(row)
+            if split in found:
+                found[split].append(row)
         return found
     if len(rows) == total:
         for order in itertools.permutations(splits):
@@ -112,7 +113,7 @@ def _told_apart(
             if all(_asked(row) == question for row, question in zip(rows, asked, strict=True)):
                 ahead = iter(rows)
                 return {split: list(itertools.islice(ahead, len(splits[split]))) for split in order}
-    what = f"{len(rows):,} answers can't be told apart into the splits {', '.join(splits)} ({total:,} labels)"
+    what = f"{len(rows):,} answers for {total:,} labels of {', '.join(splits)} can't be matched"
     raise SharecapError(what, where=path, todo=f"put LLaVA's question file beside the labels. {_VERSIONS}")
 
 
