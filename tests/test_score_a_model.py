@@ -49,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vet = {"imagename": "a.png", "question": "?", "answer": "x", "capability": ["ocr"]}
     whole(place / "mm-vet.json", {"v1_0": vet})
     whole(place / "grades.json", {"v1_0": {"content": ["0.5"], "score": [0.5]}})
+    (place / "benchmarks").mkdir()
+    lines(place / "vizwiz_answers.jsonl", [{"question_id": 1, "text": "Tea"}])
     lines(place / "seed.jsonl", [{"question_id": "1", "losses": [0.2, 0.1]}])
     lines(place / "seed_labels.jsonl", [{"question_id": "1", "answer": "B"}])
     return place

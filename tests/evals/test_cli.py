@@ -80,9 +80,9 @@ def test_score_takes_a_rule_for_vqa() -> None:
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "nowhere"), 2, "no such directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "."), 2, "no benchmark here"),
         (
-            ("eval", "http://localhost:1/v1#m", "--benchmarks", ".", "--only", "pope"),
+            ("eval", "http://localhost:1/v1#m", "--benchmarks", ".", "--only", "chair"),
             2,
-            "unknown benchmark 'pope'. choose from mme, mmbench, vqav2",
+            "unknown benchmark 'chair'. choose from mme, mmbench, seed-bench",
         ),
     ],
 )

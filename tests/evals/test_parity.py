@@ -200,9 +200,6 @@ def test_qbench_constants_match(expected: Any, tmp_path: Path) -> None:
 
 def test_the_vizwiz_upload_file_is_made_from_the_answers() -> None:
     folder = PARITY / "vizwiz"
-    lines = [json.loads(line) for line in (folder / "llava-v1.5-13b_test_answers.jsonl").open()]
     wanted = json.loads((folder / "llava-v1.5-13b_test_upload.json").read_text())
-    answers = {f"VizWiz_test_{line['question_id']:08d}.jpg": line["text"] for line in lines}
-    made = vizwiz.upload(answers, [row["image"] for row in wanted])
-    assert made == wanted
-    assert len(made) == 8000
+    assert vizwiz.upload(folder / "llava-v1.5-13b_test_answers.jsonl") == wanted
+    assert len(wanted) == 8000

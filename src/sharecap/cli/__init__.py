@@ -31,7 +31,9 @@ app.command("quickstart")(scenes.quickstart)
 app.command("simulate-teacher")(scenes.simulate_teacher)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
+app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
+app.add_typer(evaluation.benchmarks, name="benchmarks")
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait cost 5 to 10 times on shared cores

@@ -12,7 +12,7 @@ from sharecap.errors import SharecapError
 def evaluate_model(
     model: Annotated[str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL or openai:MODEL.")],
     *,
-    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, vqav2/ in it.")],
+    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, pope/ and others in it.")],
     to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
@@ -80,3 +80,40 @@ def compare(
 
     found = compare_runs(read_run(a), read_run(b))
     show(plain(found), as_json, comparison_lines(found))
+
+
+def upload(
+    benchmark: Annotated[str, typer.Argument(help="vqav2, vizwiz, mmbench, mmbench-cn or mm-vet.")],
+    *,
+    predictions: Annotated[Path, typer.Option(help="Answers, e.g. LLaVA's JSON lines.")],
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    labels: Annotated[Path | None, typer.Option(help="MMBench's table.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write answers as the file that the benchmark's server, or its own scorer, takes."""
+    from sharecap.evals.uploads import write_upload
+
+    answers = write_upload(benchmark, predictions, labels, to)
+    show({"path": str(to), "answers": answers}, as_json, [f"{answers:,} answers: {to}"])
+
+
+benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks that lie on this machine.")
+
+
+@benchmarks.callback()
+def _benchmarks() -> None:
+    """Keeps `check` a word of its own."""
+
+
+@benchmarks.command("check")
+def check_benchmarks(
+    directory: Annotated[Path, typer.Argument(help="Directory with mme/, mmbench/, pope/ and others in it.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say which benchmarks are there and whole, in which version, and where the others are given out."""
+    from sharecap.artifact import plain
+    from sharecap.evals.inventory import stock_lines, take_stock
+
+    found = take_stock(directory)
+    show(plain(found), as_json, stock_lines(found))

@@ -41,6 +41,15 @@ def read_text(path: Path) -> str:
         raise SharecapError("no such file", where=path) from None
 
 
+def only(directory: Path, pattern: str) -> Path:
+    """The one file in the directory that the pattern fits."""
+    found = sorted(directory.glob(pattern))
+    if len(found) != 1:
+        what = f"{len(found)} files {pattern}, expected one"
+        raise SharecapError(what, where=directory, todo="keep the benchmark's own files of one split here")
+    return found[0]
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, JSON lines, or a sample log of lmms-eval."""
     if path.suffix in (".xlsx", ".tsv", ".csv"):

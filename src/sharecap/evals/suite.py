@@ -33,9 +33,17 @@ Predictions = tuple[Task, dict[str, str]]
 FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
     "mme": mme.read_tasks,
     "mmbench": mmbench.read_tasks,
+    "seed-bench": seed_bench.read_tasks,
+    "qbench": qbench.read_tasks,
+    "scienceqa": scienceqa.read_tasks,
     "vqav2": vqav2.read_tasks,
+    "vizwiz": vizwiz.read_tasks,
+    "textvqa": textvqa.read_tasks,
+    "gqa": gqa.read_tasks,
+    "pope": pope.read_tasks,
+    "mmstar": mmstar.read_tasks,
 }
-"""Folder below the benchmarks' directory, and what reads it."""
+"""Folder below the benchmarks' directory, and what reads it. Those that need a judge are not here."""
 
 MEASURES: Mapping[str, Measure] = {
     "llava-bench": llava_bench.measure,
@@ -85,7 +93,7 @@ _RULED: Mapping[str, Callable[[Path, Path, str | None], Predictions]] = {
 
 
 def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], list[str]]:
-    """The tasks whose folders lie in `directory`, and the names of the folders that don't."""
+    """The tasks whose folders lie in `directory`, and which of those in `only` don't."""
     if not directory.is_dir():
         raise UsageError(
             "no such directory", where=directory, todo="give the directory that holds the benchmarks"
@@ -98,7 +106,7 @@ def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], l
     if len(missing) == len(wanted):
         raise UsageError("no benchmark here", where=directory, todo=f"expected folders {', '.join(wanted)}")
     present = [name for name in wanted if name not in missing]
-    return [task for name in present for task in FOLDERS[name](directory / name)], missing
+    return [task for name in present for task in FOLDERS[name](directory / name)], missing if only else []
 
 
 def named(benchmark: str) -> str:

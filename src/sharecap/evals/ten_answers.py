@@ -6,13 +6,14 @@ pictures.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.files import IDS, TEXTS, Row, need, read_json, read_rows
+from sharecap.evals.pictures import Find, nowhere
 from sharecap.evals.soft_accuracy import RULES
 from sharecap.evals.task import (
     SHORT_ANSWER,
@@ -24,9 +25,6 @@ from sharecap.evals.task import (
     check_unique,
     item_mean,
 )
-
-Find = Callable[[Any], tuple[Path, ...]]
-"""Image id -> the image's file, or nothing where only predictions are scored."""
 
 
 def task(name: str, samples: Sequence[Sample], prompt: Callable[[Sample], str], rule: str | None) -> Task:
@@ -49,7 +47,7 @@ def task(name: str, samples: Sequence[Sample], prompt: Callable[[Sample], str], 
 DEFAULT_RULE = "m4c"
 
 
-def read_samples(labels: Path, find: Find = lambda _: ()) -> list[Sample]:
+def read_samples(labels: Path, find: Find = nowhere) -> list[Sample]:
     """The questions at `labels`: a directory with the files of one split, or one of them."""
     path = _only(labels, "annotation", needed=False) or _only(labels, "", needed=True)
     assert path is not None
@@ -177,10 +175,3 @@ def measure(records: Sequence[Record]) -> Measures:
         scores[f"answer_type: {name}"] = item_mean(some)
     rules = sorted({r.labels["rule"] for r in records})
     return Measures("accuracy", 100.0, scores, (f"scoring rule: {', '.join(rules)}",))
-
-
-def upload(records: Sequence[Record]) -> list[Mapping[str, Any]]:
-    """What the VQAv2 server takes: normalised answers by question."""
-    from sharecap.evals.soft_accuracy import normalised
-
-    return [{"question_id": int(r.id), "answer": normalised(r.raw)} for r in records]

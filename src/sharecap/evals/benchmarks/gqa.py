@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import TEXTS, answers_of, read_json, read_rows
+from sharecap.evals.files import TEXTS, answers_of, only, read_json, read_rows
+from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import SHORT_ANSWER, Measures, Record, Sample, Task, by_label, item_mean
 
 
@@ -16,7 +17,12 @@ def task(samples: Sequence[Sample]) -> Task:
     return Task("gqa", samples, prompt, 128, parse, score, measure)
 
 
-def read_samples(path: Path) -> list[Sample]:
+def read_tasks(directory: Path) -> list[Task]:
+    """The official questions of one split, with images/."""
+    return [task(read_samples(only(directory, "*questions.json"), below(directory, ("images", "."))))]
+
+
+def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     """The official questions, e.g. `testdev_balanced_questions.json`."""
     content = read_json(path)
     rows = content.items() if isinstance(content, dict) else ()
@@ -25,7 +31,7 @@ def read_samples(path: Path) -> list[Sample]:
     return [
         Sample(
             id=name,
-            images=(),
+            images=find(row.get("imageId", "")),
             image_name=str(row.get("imageId", "")),
             question=row["question"],
             reference=row["answer"],

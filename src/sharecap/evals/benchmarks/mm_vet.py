@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import read_json
+from sharecap.evals.files import answers_of, read_json, read_rows
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, item_mean
 
 ITEMS = 218
@@ -57,6 +57,12 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
         what = f"{len(grades)} of MM-Vet's {ITEMS} questions have a grade"
         raise SharecapError(what, where=path, todo="grade the others, or add --labels with your questions")
     return task(samples), answers
+
+
+def upload(predictions: Path) -> dict[str, str]:
+    """What the official scorer takes: the answer by question; a number n of LLaVA's is question v1_n."""
+    answers = answers_of(read_rows(predictions), predictions)
+    return {f"v1_{name}" if name.isdigit() else name: text for name, text in answers.items()}
 
 
 def _texts(grade: Mapping[str, Any]) -> list[str]:

@@ -4,8 +4,6 @@ Reads the official TSV (images inside, base64) and predictions as the official s
 (arXiv 2307.06281; paper, Table 3). Never picks an option for an answer that names none: it counts as wrong.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import named, shown
 from sharecap.evals.files import answers_of, need, read_rows, read_table
+from sharecap.evals.pictures import from_base64
 from sharecap.evals.task import (
     OPTION_LETTER,
     Measures,
@@ -78,10 +77,7 @@ def _sample(
     if len(code) < 64:
         code = images.get(code, code)  # a short value is the index of the row that holds the image
     if code and code not in decoded:
-        try:
-            decoded[code] = base64.b64decode(code, validate=True)
-        except binascii.Error:
-            raise SharecapError(f"row {index}: the image is not base64", where=where) from None
+        decoded[code] = from_base64(code, index, where)
     group = str(int(index) % COPY)
     return Sample(
         id=index,
@@ -132,6 +128,23 @@ def _index(value: str, where: Path) -> str:
     except ValueError:
         what = f"{value!r} is not an index"
         raise SharecapError(what, where=where, todo="expected a whole number") from None
+
+
+def upload(predictions: Path, table: Path) -> list[list[str]]:
+    """What the MMBench server takes: rows of a sheet, the table's questions with `prediction`."""
+    rows = read_rows(predictions)
+    answers = {
+        _index(name, predictions): text for name, text in answers_of(rows, predictions, texts=TEXTS).items()
+    }
+    asked = list(read_table(table))
+    need(asked, ["index", "question", "A", "B"], table)
+    missing = [row["index"] for row in asked if _index(row["index"], table) not in answers]
+    if missing:
+        what = f"{len(missing):,} of {len(asked):,} questions have no prediction (first: {missing[0]})"
+        raise SharecapError(what, where=predictions)
+    kept = [name for name in asked[0] if name not in ("image", "hint", "comment", "source", *LABELS)]
+    filled = [[*(row[name] for name in kept), answers[_index(row["index"], table)]] for row in asked]
+    return [[*kept, "prediction"], *filled]
 
 
 def parse(sample: Sample, raw: str) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import answers_of, id_of, need, read_rows
+from sharecap.evals.files import answers_of, id_of, need, only, read_rows
+from sharecap.evals.pictures import from_base64
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
 ITEMS = 1500
@@ -18,6 +19,16 @@ LABELS = {"category": "category", "l2_category": "l2_category"}
 def task(samples: Sequence[Sample]) -> Task:
     """MMStar over these samples."""
     return Task("mmstar", samples, prompt, 1024, parse, score, measure)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """The table with the images in it, base64."""
+    path = only(directory, "*.tsv")
+    samples = read_samples(path)
+    bare = [sample.id for sample in samples if not sample.images]
+    if bare:
+        raise SharecapError(f"row {bare[0]} has no image", where=path)
+    return [task(samples)]
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -32,7 +43,7 @@ def read_samples(path: Path) -> list[Sample]:
     return [
         Sample(
             id=id_of(row),
-            images=(),
+            images=(from_base64(row["image"], id_of(row), path),) if row.get("image") else (),
             image_name="",
             question=str(row["question"]),
             reference=str(row["answer"]).strip().upper(),

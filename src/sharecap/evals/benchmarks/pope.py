@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sharecap.errors import SharecapError
 from sharecap.evals.files import TEXTS, Row, need, read_rows
+from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.statistics import Score, scaled
 from sharecap.evals.task import SHORT_ANSWER, Measures, Record, Sample, Task, by_label, mean_of, ratio_of
 
@@ -22,6 +23,12 @@ ANSWERS = (*TEXTS, "answer")
 def task(samples: Sequence[Sample]) -> Task:
     """POPE over these samples."""
     return Task("pope", samples, prompt, 128, parse, score, measure)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """The label files, here or in coco/, with COCO's val2014/."""
+    place = directory / "coco" if (directory / "coco").is_dir() else directory
+    return [task(read_samples(place, below(directory, ("val2014", "images", "."))))]
 
 
 def read_labels(place: Path) -> dict[str, list[Row]]:
@@ -43,12 +50,12 @@ def read_labels(place: Path) -> dict[str, list[Row]]:
     return found
 
 
-def read_samples(place: Path) -> list[Sample]:
+def read_samples(place: Path, find: Find = nowhere) -> list[Sample]:
     """The questions of the label files."""
     return [
         Sample(
             id=f"{split}/{number}",
-            images=(),
+            images=find(row["image"]),
             image_name=row["image"],
             question=row["text"],
             reference=row["label"],

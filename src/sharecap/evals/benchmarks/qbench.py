@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import lettered, named, shown
-from sharecap.evals.files import IDS, TEXTS, Row, id_of, need, read_rows
+from sharecap.evals.files import IDS, TEXTS, Row, id_of, need, only, read_rows
+from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
 CHOOSE = "Choose between one of the options as follows:"
@@ -21,15 +22,20 @@ def task(samples: Sequence[Sample]) -> Task:
     return Task("qbench", samples, prompt, 128, parse, score, measure)
 
 
-def read_samples(path: Path) -> list[Sample]:
+def read_tasks(directory: Path) -> list[Task]:
+    """The official list of the split with answers, with images/."""
+    return [task(read_samples(only(directory, "*.json"), below(directory, ("images", "."))))]
+
+
+def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     """The official list: `question, img_path, candidates, correct_ans, type, concern`."""
     rows = read_rows(path)
     need(rows, ["question", "img_path", "candidates", "correct_ans"], path)
     check_unique((row["img_path"] for row in rows), path)
-    return [_sample(row, path) for row in rows]
+    return [_sample(row, path, find) for row in rows]
 
 
-def _sample(row: Row, where: Path) -> Sample:
+def _sample(row: Row, where: Path, find: Find) -> Sample:
     options = lettered(row["candidates"])
     right = [letter for letter, text in options.items() if text == row["correct_ans"]]
     if len(right) != 1:
@@ -38,7 +44,7 @@ def _sample(row: Row, where: Path) -> Sample:
     kind, concern = str(row.get("type", "")), str(row.get("concern", ""))
     return Sample(
         id=row["img_path"],
-        images=(),
+        images=find(row["img_path"]),
         image_name=row["img_path"],
         question=shown(f"{row['question']}\n{CHOOSE}", options),
         reference={"answer": right[0], "options": options},

@@ -6,12 +6,14 @@ Questions with a picture are those whose prompt holds `<image>`, or that the lab
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
 from sharecap.evals.files import Row, answers_of, id_of, need, read_json, read_whole
+from sharecap.evals.pictures import below
 from sharecap.evals.task import (
     OPTION_LETTER,
     Measures,
@@ -29,6 +31,13 @@ _STATED = re.compile(r"The answer is ([A-Z]).")
 def task(samples: Sequence[Sample]) -> Task:
     """ScienceQA over these samples."""
     return Task("scienceqa", samples, prompt, 128, parse, score, measure)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """The test questions that have a picture, with images/test/."""
+    find = below(directory, ("images/test", "test", "images"))
+    pictured = [s for s in read_samples(directory) if s.labels.get("image") == "yes"]
+    return [task([replace(s, images=find(f"{s.id}/image"), image_name=s.id) for s in pictured])]
 
 
 def read_samples(place: Path) -> list[Sample]:

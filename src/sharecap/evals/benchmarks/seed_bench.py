@@ -14,7 +14,8 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
-from sharecap.evals.files import Row, id_of, need, read_json, read_rows, read_text
+from sharecap.evals.files import Row, id_of, need, only, read_json, read_rows, read_text
+from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import OPTION_LETTER, Measures, Record, Sample, Task, by_label, item_mean
 
 FORMS = ("losses", "prediction", "text")
@@ -26,7 +27,14 @@ def task(samples: Sequence[Sample]) -> Task:
     return Task("seed-bench", samples, prompt, 128, parse, score, measure)
 
 
-def read_samples(path: Path) -> list[Sample]:
+def read_tasks(directory: Path) -> list[Task]:
+    """The questions about images in the official JSON file, with SEED-Bench-image/."""
+    find = below(directory, ("SEED-Bench-image", "images", "."))
+    samples = read_samples(only(directory, "*.json"), find)
+    return [task([sample for sample in samples if sample.labels["media"] == "image"])]
+
+
+def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     """The official JSON file, or lines of `question_id`, `answer`. A repeated question is taken once."""
     if _is_official(path):
         rows = read_json(path)["questions"]
@@ -37,7 +45,7 @@ def read_samples(path: Path) -> list[Sample]:
     need(rows, ["question_id", "answer"], path)
     found: dict[str, Sample] = {}
     for row in rows:
-        sample = _sample(row)
+        sample = _sample(row, find)
         if sample.reference not in LETTERS or not sample.reference:
             what = f"question {sample.id}: the answer {sample.reference!r} is no option's letter"
             raise SharecapError(what, where=path)
@@ -51,14 +59,14 @@ def _is_official(path: Path) -> bool:
     return path.suffix == ".json" and '"questions"' in read_text(path)
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: Row, find: Find) -> Sample:
     name = id_of(row)
     kind = row.get("question_type_id")
     video = int(kind) > 9 if kind is not None else name.startswith("v")
     options = lettered([row[k] for k in ("choice_a", "choice_b", "choice_c", "choice_d") if row.get(k)])
     return Sample(
         id=name,
-        images=(),
+        images=() if video else find(row.get("data_id", "")),
         image_name=str(row.get("data_id", "")),
         question=shown(row.get("question", ""), options),
         reference=str(row["answer"]),

@@ -7,7 +7,14 @@ prompt shows which it was. Sending no tokens is what this file does where the be
 from pathlib import Path
 
 from sharecap.evals import ten_answers
+from sharecap.evals.pictures import below
 from sharecap.evals.task import Task
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """TextVQA's own file of one split, with its images."""
+    samples = ten_answers.read_samples(directory, below(directory, ("train_images", "images", ".")))
+    return [ten_answers.task("textvqa", samples, ten_answers.asked, None)]
 
 
 def read_predictions(path: Path, labels: Path, rule: str | None = None) -> tuple[Task, dict[str, str]]:

@@ -4,13 +4,14 @@ The rules are in `ten_answers` and `soft_accuracy`. Pictures lie in images/, in 
 the question file.
 """
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharecap.errors import SharecapError
 from sharecap.evals import ten_answers
-from sharecap.evals.files import read_json
+from sharecap.evals.files import answers_of, read_json, read_rows
+from sharecap.evals.pictures import below
+from sharecap.evals.soft_accuracy import normalised
 from sharecap.evals.task import Task
 
 
@@ -20,7 +21,8 @@ def read_tasks(directory: Path) -> list[Task]:
     for file in directory.glob("*question*.json"):
         content = read_json(file)
         split = str(content.get("data_subtype", "")) if isinstance(content, dict) else ""
-    samples = ten_answers.read_samples(directory, partial(_picture, directory, split))
+    picture = below(directory, (split, "images", "."))
+    samples = ten_answers.read_samples(directory, lambda name: picture(f"COCO_{split}_{str(name).zfill(12)}"))
     return [ten_answers.task("vqav2", samples, ten_answers.asked, None)]
 
 
@@ -31,10 +33,10 @@ def read_predictions(path: Path, labels: Path, rule: str | None = None) -> tuple
     return task, ten_answers.read_answers(path, samples)
 
 
-def _picture(directory: Path, split: str, image_id: Any) -> tuple[Path]:
-    names = [f"COCO_{split}_{str(image_id).zfill(12)}.{suffix}" for suffix in ("jpg", "png")]
-    for folder in (directory / split, directory / "images", directory):
-        for name in names:
-            if (folder / name).is_file():
-                return (folder / name,)
-    raise SharecapError("image of a question is missing", where=directory / split / names[0])
+def upload(predictions: Path) -> list[Mapping[str, Any]]:
+    """What the VQAv2 server takes: every question's normalised answer, as LLaVA sends it."""
+    answers = answers_of(read_rows(predictions), predictions)
+    return [
+        {"question_id": int(name) if name.isdigit() else name, "answer": normalised(text)}
+        for name, text in answers.items()
+    ]
