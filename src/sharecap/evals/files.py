@@ -68,9 +68,11 @@ def read_rows(path: Path) -> list[Row]:
 def read_whole(path: Path) -> Any:
     """The value of a JSON file, or the rows of a file of JSON lines, whatever the file's name says."""
     try:
-        return json.loads(read_text(path))
+        value = json.loads(read_text(path))
     except ValueError:
         return read_rows(path)
+    only_line = isinstance(value, dict) and not value.keys().isdisjoint((*IDS, "image_id"))
+    return [value] if only_line else value
 
 
 def _parsed(line: str, number: int, where: Path) -> Row:

@@ -8,10 +8,11 @@ of the user's. Words are made singular by the table beside them, where there is 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sharecap.errors import SharecapError
+from sharecap.evals.benchmarks.coco_caption import part_of
 from sharecap.evals.files import Row, id_of, need, read_json, read_rows, read_text
 from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of, ratio_of
 
@@ -130,7 +131,8 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
         raise SharecapError(what, where=path, todo="take the label file that has them")
     samples = [_sample(id_of(row, ("image_id",)), objects) for row in rows]
     answers = {id_of(row, ("image_id",)): _caption(row) for row in rows}
-    return task(samples, read_vocabulary(directory)), answers
+    found = task(samples, read_vocabulary(directory))
+    return replace(found, notes=part_of(len(samples), len(objects))), answers
 
 
 def _objects_file(labels: Path) -> Path:

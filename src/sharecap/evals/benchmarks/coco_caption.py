@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,22 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
         raise SharecapError("expected a list of image_id, caption", where=path)
     need(rows, ["image_id", "caption"], path)
     check_unique((id_of(row, ("image_id",)) for row in rows), path)
+    answers = {id_of(row, ("image_id",)): str(row["caption"]) for row in rows}
     samples = [
         Sample(id=image, images=(), image_name=image, question="", reference=told, kind="", group=image)
         for image, told in people.items()
+        if image in answers
     ]
-    return task(samples), {id_of(row, ("image_id",)): str(row["caption"]) for row in rows}
+    if not samples:
+        raise SharecapError("no image of these captions is among the labels", where=path)
+    return replace(task(samples), notes=part_of(len(samples), len(people))), answers
+
+
+def part_of(scored: int, labelled: int) -> tuple[str, ...]:
+    """A note where a file has captions of some of the labelled images, as is the custom for COCO."""
+    return (
+        (f"{scored:,} of the {labelled:,} labelled images have a caption here",) if scored < labelled else ()
+    )
 
 
 def read_people(path: Path) -> dict[str, list[str]]:
