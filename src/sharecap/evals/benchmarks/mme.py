@@ -5,7 +5,7 @@ Reads the official release (`<subtask>/` with one text of two lines an image) an
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.files import Row, need, read_rows, read_text
@@ -167,7 +167,7 @@ def _by_question(rows: Sequence[Row], samples: Sequence[Sample], where: Path) ->
 def _place(name: str) -> tuple[str, str]:
     """Subtask and image, without what comes between and without its suffix."""
     subtask, _, image = name.partition("/")
-    return subtask, image.rpartition("/")[2].rpartition(".")[0]
+    return subtask, PurePosixPath(image).stem
 
 
 def _core(question: str) -> str:
