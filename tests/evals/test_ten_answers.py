@@ -239,3 +239,15 @@ def test_the_prompts_are_those_of_the_papers_scripts(tmp_path: Path) -> None:
         "When the provided information is insufficient, respond with 'Unanswerable'.",
         "Answer the question using a single word or phrase.",
     ]
+
+
+def test_of_several_question_files_that_of_the_annotations_split_is_taken(tmp_path: Path) -> None:
+    for split, number in (("train2014", 1), ("val2014", 2)):
+        row = {"question_id": number, "image_id": number, "question": split}
+        predictions(tmp_path / f"{split}_questions.json", {"data_subtype": split, "questions": [row]})
+        people = {"question_id": number, "answers": [{"answer": "red"}] * 10}
+        predictions(tmp_path / f"{split}_annotations.json", {"data_subtype": split, "annotations": [people]})
+    (sample,) = ten_answers.read_samples(tmp_path / "val2014_annotations.json")
+    assert (sample.id, sample.question) == ("2", "val2014")
+    with pytest.raises(SharecapError, match="2 files with 'annotation' in their name"):
+        ten_answers.read_samples(tmp_path)

@@ -58,18 +58,32 @@ def read_samples(labels: Path, find: Find = nowhere) -> list[Sample]:
         rows = _rows(content, "data", ("question_id", "image_id", "question", "answers"), path)
         return [_sample(row, row, find) for row in rows]
     annotations = _rows(content, "annotations", ("question_id", "answers"), path)
-    questions_file = _only(path.parent, "question", needed=False)
-    if questions_file is None:
+    questions = _questions(path, content.get("data_subtype"), alone=labels.is_dir())
+    if not questions:
         need(annotations, ["image_id"], path)
         return [_sample({"question": "", **row}, row, find) for row in annotations]
-    needed = ("question_id", "image_id", "question")
-    questions = _rows(read_json(questions_file), "questions", needed, questions_file)
     answered = {row["question_id"]: row for row in annotations}
     missing = [row["question_id"] for row in questions if row["question_id"] not in answered]
     if missing:
         what = f"{len(missing)} questions have no annotation (first: {missing[0]})"
         raise SharecapError(what, where=path, todo="take the two files of the same split")
     return [_sample(row, answered[row["question_id"]], find) for row in questions]
+
+
+def _questions(annotations: Path, split: Any, *, alone: bool) -> list[Row]:
+    """The rows of the question file beside the annotations, of the same split where there are several."""
+    files = [p for p in sorted(annotations.parent.glob("*.json")) if "question" in p.name.lower()]
+    files = [p for p in files if p != annotations]
+    contents = {file: read_json(file) for file in files}
+    if len(files) > 1 and not alone:
+        contents = {
+            f: c for f, c in contents.items() if isinstance(c, dict) and c.get("data_subtype") == split
+        }
+    if len(contents) > 1 or len(files) > len(contents) == 0:
+        what = f"{len(files)} files with 'question' in their name, expected one"
+        raise SharecapError(what, where=annotations.parent, todo="keep the files of one split")
+    needed = ("question_id", "image_id", "question")
+    return [row for file, content in contents.items() for row in _rows(content, "questions", needed, file)]
 
 
 def _only(place: Path, word: str, *, needed: bool) -> Path | None:

@@ -4,6 +4,7 @@ The rule is the authors': the first letter of the text counts, also that of a lo
 shown), or the letter after "(", "option " or "the answer is ". The score is a mean over items, not over axes.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sharecap.evals.pictures import from_base64
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
 ITEMS = 1500
-LABELS = {"category": "category", "l2_category": "l2_category"}
+LABELS = ("category", "l2_category")
 
 
 def task(samples: Sequence[Sample]) -> Task:
@@ -86,14 +87,9 @@ def measure(records: Sequence[Record]) -> Measures:
     for label in LABELS:
         for name, some in by_label(records, label).items():
             scores[f"{label}: {name}"] = item_mean(some)
-    longer = sum(
-        r.parsed is not None and r.raw.strip()[:2].isalpha() and len(r.raw.strip()) > 1 for r in records
-    )
-    notes = (
-        [f"{longer:,} answers start with a word; its first letter counts, as the rule has it"]
-        if longer
-        else []
-    )
+    notes = []
+    if words := sum(r.parsed is not None and re.match(r"\s*[^\W\d_]{2}", r.raw) is not None for r in records):
+        notes.append(f"{words:,} answers start with a word; its first letter counts, as the rule has it")
     if len(records) != ITEMS:
         notes.append(f"{len(records):,} items; the benchmark has {ITEMS:,}")
     return Measures("accuracy", 100.0, scores, tuple(notes))
