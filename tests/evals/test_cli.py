@@ -41,7 +41,7 @@ def test_score_prints_a_table_and_what_is_missing(results: Path) -> None:
 def test_scored_predictions_can_be_kept_and_compared(results: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = sharecap("score", "mme", "--predictions", results, "--to", tmp_path / name, "--json")
-        assert json.loads(done.stdout)["benchmarks"]["mme"]["scores"]["total"]["value"] == 100
+        assert json.loads(done.stdout)["score"] == 100
     done = sharecap("compare", tmp_path / "a", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     difference = json.loads(done.stdout)["benchmarks"]["mme"]["total"]["difference"]
@@ -55,32 +55,34 @@ def test_score_takes_a_rule_for_vqa() -> None:
     folder = PARITY / "textvqa"
     done = sharecap(
         *("score", "textvqa", "--predictions", folder / "llava-v1.5-13b_answers.jsonl"),
-        *("--data", folder, "--rule", "server", "--json"),
+        *("--labels", folder, "--rule", "server", "--json"),
     )
-    assert json.loads(done.stdout)["benchmarks"]["textvqa"]["scores"]["accuracy"]["value"] == pytest.approx(
-        60.078
-    )
+    assert json.loads(done.stdout)["score"] == pytest.approx(60.078)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("score", "vqa", "--predictions", "p"), 2, "unknown benchmark 'vqa'. choose from mme, mmbench"),
+        (
+            ("score", "vqa", "--predictions", "p"),
+            2,
+            "unknown benchmark 'vqa'. choose from llava-bench",
+        ),
         (("score", "mme", "--predictions", "nowhere"), 2, "no such file or directory: nowhere"),
-        (("score", "mme", "--predictions", "p.jsonl"), 1, "'p' is not a subtask of MME"),
+        (("score", "mme", "--predictions", "p.jsonl"), 2, "add --labels with MME's folder"),
         (("score", "mme", "--predictions", "p.jsonl", "--rule", "m4c"), 2, "one scoring rule only"),
-        (("score", "mme", "--predictions", "p.jsonl", "--data", "."), 2, "leave out --data"),
-        (("score", "vqav2", "--predictions", "p.jsonl"), 2, "add --data"),
-        (("score", "mmbench", "--predictions", "p.jsonl"), 1, "add --data"),
-        (("score", "mmbench", "--predictions", "binary", "--data", "p.jsonl"), 1, "not a file of mmbench"),
+        (("score", "mme", "--predictions", ".", "--labels", "."), 2, "leave out --labels"),
+        (("score", "vqav2", "--predictions", "p.jsonl"), 2, "add --labels"),
+        (("score", "mmbench", "--predictions", "p.jsonl"), 1, "add --labels"),
+        (("score", "mmbench", "--predictions", "binary", "--labels", "p.jsonl"), 1, "not UTF-8 text"),
         (("compare", "nowhere", "p.jsonl"), 1, "no finished result here: nowhere"),
         (("eval", "nowhere", "--benchmarks", "."), 2, "not a model directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "nowhere"), 2, "no such directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "."), 2, "no benchmark here"),
         (
-            ("eval", "http://localhost:1/v1#m", "--benchmarks", ".", "--only", "pope"),
+            ("eval", "http://localhost:1/v1#m", "--benchmarks", ".", "--only", "chair"),
             2,
-            "unknown benchmark 'pope'. choose from mme, mmbench, vqav2",
+            "unknown benchmark 'chair'. choose from mme, mmbench, seed-bench",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def test_an_image_may_be_the_index_of_the_row_that_holds_it(tmp_path: Path) -> N
             [(1, "Which?", "", "x", "y", "", "", "D", "", "")],
             "row 1: the answer 'D' is none of the options A/B",
         ),
-        ([(1, "Which?", "", "x", "y", "", "", "", "", "")], "a row without answer"),
+        ([(1, "Which?", "", "x", "y", "", "", "", "", "")], "row 1 lacks answer"),
         ([("one", "Which?", "", "x", "y", "", "", "A", "", "")], "'one' is not an index"),
         ([(1, "Which?", "", "x", "y", "", "", "A", "", "%%%")], "row 1: the image is not base64"),
         (rolled(1), "row 1 has no image"),
@@ -185,7 +185,9 @@ def test_predictions_that_lack_items_or_know_others_are_refused(tmp_path: Path) 
 def test_lines_that_are_no_predictions_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "p.jsonl").write_text(content)
     data = table(tmp_path / "dev.tsv", rolled(1))
-    with pytest.raises(SharecapError, match=r"line 1 is not a prediction|'x' is not an index"):
+    with pytest.raises(
+        SharecapError, match=r"line 1 is not JSON|column missing|is not a JSON object|'x' is not an index"
+    ):
         mmbench.read_predictions(tmp_path / "p.jsonl", data)
 
 

@@ -22,7 +22,7 @@ def result_lines(*responses: tuple[str, str]) -> list[str]:
 
 def graded_file(path: Path, lines: list[str]) -> tuple[list[Record], dict[str, float]]:
     path.write_text("".join(lines), encoding="utf-8")
-    task, answers = mme.read_predictions(path)
+    task, answers = mme.read_predictions(path, None)
     records = grade(task, answers, path)
     return records, {name: value(score) for name, score in task.measure(records).scores.items()}
 
@@ -73,7 +73,7 @@ def test_a_constant_yes_gets_a_quarter_of_the_marks(tmp_path: Path) -> None:
 def test_missing_subtasks_are_named_and_full_marks_shrink(tmp_path: Path) -> None:
     (tmp_path / "count.txt").write_text("".join(result_lines(("yes", "no"))))
     (tmp_path / "code_reasoning.txt").write_text("".join(result_lines(("yes", "no"))))
-    task, answers = mme.read_predictions(tmp_path)
+    task, answers = mme.read_predictions(tmp_path, None)
     measures = task.measure(grade(task, answers, tmp_path))
     assert measures.out_of == 400
     assert value(measures.scores["total"]) == 400
@@ -83,7 +83,7 @@ def test_missing_subtasks_are_named_and_full_marks_shrink(tmp_path: Path) -> Non
 
 def test_the_prompt_asks_for_a_short_answer_instead(tmp_path: Path) -> None:
     (tmp_path / "count.txt").write_text("".join(result_lines(("yes", "no"))))
-    task, _ = mme.read_predictions(tmp_path)
+    task, _ = mme.read_predictions(tmp_path, None)
     asked = task.prompt(task.samples[0])
     assert asked == "Is it Yes?\nAnswer the question using a single word or phrase."
 

@@ -91,7 +91,7 @@ def test_runs_on_different_items_data_or_rules_are_refused(runs: tuple[Run, Run]
         compare_runs(a, shorter)
     with pytest.raises(SharecapError, match="different data or by different rules: vqav2"):
         compare_runs(a, changed(b, "vqav2", {"reference": ["other"] * 10}))
-    labels = {**b.records["vqav2"][0].labels, "rule": "m4c"}
+    labels = {**b.records["vqav2"][0].labels, "rule": "server"}
     with pytest.raises(SharecapError, match="different data or by different rules: vqav2"):
         compare_runs(a, changed(b, "vqav2", {"labels": labels}))
 

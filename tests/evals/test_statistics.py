@@ -1,5 +1,7 @@
 """Intervals: right in size, paired where they should be, and honest where there is too little to say."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,3 +126,19 @@ def test_many_metrics_of_thousands_of_items_are_compared_at_once() -> None:
     }
     for found in compare(pairs).values():
         assert found.a.low < found.a.value < found.a.high
+
+
+@given(units, st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_a_ratio_of_means_is_resampled_above_and_below_alike(
+    pairs: list[tuple[str, float]], rng: random.Random
+) -> None:
+    clusters, values = (tuple(side) for side in zip(*pairs, strict=True))
+    counts = tuple(float(rng.randint(1, 5)) for _ in pairs)
+    found = intervals({"r": (Mean(100.0, clusters, values, counts),)}, resamples=FEW)["r"]
+    above, below = np.array(values), np.array(counts)
+    wanted = interval_of(lambda w: float(100 * (w @ above) / (w @ below)), clusters, resamples=FEW)
+    assert found.value == pytest.approx(wanted.value)
+    assert (found.low is None) == (wanted.low is None)
+    if found.low is not None:
+        assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))

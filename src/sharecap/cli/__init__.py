@@ -35,7 +35,9 @@ app.command("plan")(training.plan)
 app.command("train")(training.train)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
+app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
+app.add_typer(evaluation.benchmarks, name="benchmarks")
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait cost 5 to 10 times on shared cores

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from sharecap.cli.output import AsJson, show
+from sharecap.errors import SharecapError
 
 
 def evaluate_model(
     model: Annotated[str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL or openai:MODEL.")],
     *,
-    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, vqav2/ in it.")],
+    benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, pope/ and others in it.")],
     to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
@@ -35,27 +36,35 @@ def evaluate_model(
 
 
 def score(
-    benchmark: Annotated[str, typer.Argument(help="mme, mmbench, vqav2 or textvqa.")],
+    benchmark: Annotated[str, typer.Argument(help="Its name, e.g. mme, mmbench-cn, seed-bench or pope.")],
     *,
-    predictions: Annotated[Path, typer.Option(help="Predictions in one of the benchmark's own formats.")],
-    data: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
-    rule: Annotated[str | None, typer.Option(help="VQA only: m4c, server or server-raw.")] = None,
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="Predictions in one of the benchmark's own forms; repeat for a judge's runs."),
+    ],
+    labels: Annotated[Path | None, typer.Option(help="Labels, where the predictions hold none.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="VQAv2, VizWiz, TextVQA only: m4c, server or server-raw.")
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Keep as a run, for `sharecap compare`.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score predictions that were made elsewhere by the benchmark's own rule, with 95 % intervals."""
-    from sharecap.evals.results import Run, summary
+    from sharecap.evals.results import Run, one_benchmark, summary
     from sharecap.evals.runner import keep_predictions
     from sharecap.evals.suite import read_predictions
     from sharecap.evals.tables import score_lines
     from sharecap.evals.task import grade
 
-    task, answers = read_predictions(benchmark, predictions, data, rule)
-    records = grade(task, answers, predictions)
+    task, answers = read_predictions(benchmark, predictions, labels, rule)
+    records = grade(task, answers, predictions[0])
+    results = summary(Run(str(predictions[0]), {task.name: records}))
+    found = one_benchmark(results, task.notes)
+    show(found, as_json, [*score_lines(results), *task.notes])
+    if found["withheld"]:
+        raise SharecapError(f"no score: {found['withheld']}", where=predictions[0])
     if to:
-        keep_predictions(str(predictions), records, to)
-    results = summary(Run(str(predictions), {task.name: records}))
-    show(results, as_json, score_lines(results))
+        keep_predictions(str(predictions[0]), records, to)
 
 
 def compare(
@@ -71,3 +80,40 @@ def compare(
 
     found = compare_runs(read_run(a), read_run(b))
     show(plain(found), as_json, comparison_lines(found))
+
+
+def upload(
+    benchmark: Annotated[str, typer.Argument(help="vqav2, vizwiz, mmbench, mmbench-cn or mm-vet.")],
+    *,
+    predictions: Annotated[Path, typer.Option(help="Answers, e.g. LLaVA's JSON lines.")],
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    labels: Annotated[Path | None, typer.Option(help="MMBench's table.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write answers as the file that the benchmark's server, or its own scorer, takes."""
+    from sharecap.evals.uploads import write_upload
+
+    answers = write_upload(benchmark, predictions, labels, to)
+    show({"path": str(to), "answers": answers}, as_json, [f"{answers:,} answers: {to}"])
+
+
+benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks that lie on this machine.")
+
+
+@benchmarks.callback()
+def _benchmarks() -> None:
+    """Keeps `check` a word of its own."""
+
+
+@benchmarks.command("check")
+def check_benchmarks(
+    directory: Annotated[Path, typer.Argument(help="Directory with mme/, mmbench/, pope/ and others in it.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say which benchmarks are there and whole, in which version, and where the others are given out."""
+    from sharecap.artifact import plain
+    from sharecap.evals.inventory import stock_lines, take_stock
+
+    found = take_stock(directory)
+    show(plain(found), as_json, stock_lines(found))

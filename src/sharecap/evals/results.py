@@ -11,7 +11,16 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.errors import SharecapError
-from sharecap.evals.statistics import LEVEL, RESAMPLES, Comparison, Score, compare, intervals, scaled
+from sharecap.evals.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Comparison,
+    Estimate,
+    Score,
+    compare,
+    intervals,
+    scaled,
+)
 from sharecap.evals.suite import MEASURES
 from sharecap.evals.task import Measure, Measures, Record, item_mean
 
@@ -91,9 +100,13 @@ def read_results(directory: Path) -> dict[str, Any]:
 
 
 def overall(measures: Mapping[str, Measures]) -> Score:
-    """Mean over benchmarks of the headline metric, each on a scale of 0 to 100."""
-    share = 100.0 / len(measures)
-    return tuple(mean for m in measures.values() for mean in scaled(m.scores[m.headline], share / m.out_of))
+    """Mean over benchmarks of the headline metric, each on a scale of 0 to 100.
+
+    Left out are those whose headline counts errors, unless there are no others.
+    """
+    counted = [m for m in measures.values() if m.higher_is_better] or list(measures.values())
+    share = 100.0 / len(counted)
+    return tuple(mean for m in counted for mean in scaled(m.scores[m.headline], share / m.out_of))
 
 
 def by_kind(run: Run, names: Mapping[str, str] | None = None) -> dict[str, Score]:
@@ -118,9 +131,13 @@ def by_kind(run: Run, names: Mapping[str, str] | None = None) -> dict[str, Score
 def summary(
     run: Run, *, resamples: int = RESAMPLES, seed: int = 0, names: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """All scores of a run with intervals, as JSON data: the content of `results.json`."""
+    """All scores of a run with intervals, as JSON data: the content of `results.json`.
+
+    Where a benchmark's score is withheld there is no overall score either.
+    """
     measures = run.measured()
-    scores: dict[tuple[str, str], Score] = {("", "overall"): overall(measures)}
+    whole = not any(m.withheld for m in measures.values())
+    scores: dict[tuple[str, str], Score] = {("", "overall"): overall(measures)} if whole else {}
     scores |= {("kind", kind): score for kind, score in by_kind(run, names).items()}
     scores |= {(task, name): s for task, m in measures.items() for name, s in m.scores.items()}
     found = intervals(scores, resamples=resamples, seed=seed)
@@ -129,15 +146,18 @@ def summary(
             "headline": m.headline,
             "out_of": m.out_of,
             "items": len(run.records[task]),
+            "n": m.items or len(run.records[task]),
             "unparsed": unparsed(run.records[task]),
-            "scores": {name: artifact.plain(found[task, name]) for name in m.scores},
+            "unparsed_answers": m.unparsed,
+            "withheld": m.withheld,
+            "scores": {name: _shown(m, name, found.get((task, name))) for name in {**m.scores, **m.printed}},
             "notes": list(m.notes),
         }
         for task, m in measures.items()
     }
     return {
         "model": run.name,
-        "overall": artifact.plain(found["", "overall"]),
+        "overall": artifact.plain(found["", "overall"]) if whole else None,
         "benchmarks": benchmarks,
         "kinds": {name: artifact.plain(e) for (where, name), e in found.items() if where == "kind"},
         "level": LEVEL,
@@ -146,8 +166,38 @@ def summary(
     }
 
 
+def _shown(measures: Measures, name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """A figure with its interval: as the official script rounds it, and without one where none is known."""
+    known = estimate or Estimate(measures.printed[name], None, None)
+    return {**artifact.plain(known), "value": measures.printed.get(name, known.value)}
+
+
+def one_benchmark(found: Mapping[str, Any], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """A summary of one benchmark, flat: what `sharecap score --json` prints. No score is null."""
+    ((name, b),) = found["benchmarks"].items()
+    sub = {metric: estimate["value"] for metric, estimate in b["scores"].items()}
+    between = {metric: _interval(estimate) for metric, estimate in b["scores"].items()}
+    return {
+        "benchmark": name,
+        "metric": b["headline"],
+        "score": sub.get(b["headline"]),
+        "ci95": between.get(b["headline"]),
+        "out_of": b["out_of"],
+        "n": b["n"],
+        "failed": b["unparsed"],
+        "sub": sub,
+        "sub_ci95": between,
+        "withheld": b["withheld"] or None,
+        "notes": [*notes, *b["notes"]],
+    }
+
+
+def _interval(estimate: Mapping[str, Any]) -> list[float] | None:
+    return None if estimate["low"] is None else [estimate["low"], estimate["high"]]
+
+
 def unparsed(records: Sequence[Record]) -> int:
-    """Answers that could not be parsed; each counts as wrong."""
+    """Answers that could not be parsed; `Measures.unparsed` says what the benchmark does with them."""
     return sum(record.parsed is None for record in records)
 
 
@@ -166,6 +216,10 @@ def compare_runs(
     left = replace(a, records={task: a.records[task] for task in tasks})
     right = replace(b, records={task: _paired(a.records[task], b.records[task]) for task in tasks})
     measures = [left.measured(), right.measured()]
+    for run, found_measures in zip((a, b), measures, strict=True):
+        for task, m in found_measures.items():
+            if m.withheld:
+                raise SharecapError(f"{run.name} has no score on {task}: {m.withheld}")
     kinds = [by_kind(run, names) for run in (left, right)]
     pairs: dict[tuple[str, str], tuple[Score, Score]] = {
         ("", "overall"): (overall(measures[0]), overall(measures[1]))

@@ -189,6 +189,15 @@ def _finish(
         by_task.setdefault(record.task, []).append(record)
     found = summary(Run(name, by_task, measures), resamples=resamples, seed=seed) | {"missing": list(missing)}
     artifact.write_atomically(directory / RESULTS, json.dumps(found, ensure_ascii=False, indent=1))
-    headlines = {task: b["scores"][b["headline"]]["value"] for task, b in found["benchmarks"].items()}
+    headlines = {
+        task: b["scores"][b["headline"]]["value"]
+        for task, b in found["benchmarks"].items()
+        if not b["withheld"]
+    }
     unparsed = sum(b["unparsed"] for b in found["benchmarks"].values())
-    return {"model": name, "overall": found["overall"]["value"], **headlines, "unparsed": unparsed}
+    return {
+        "model": name,
+        "overall": found["overall"] and found["overall"]["value"],
+        **headlines,
+        "unparsed": unparsed,
+    }

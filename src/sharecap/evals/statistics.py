@@ -1,8 +1,9 @@
 """Uncertainty of a benchmark's own metric: bootstrap over images, paired where both runs answered the items.
 
 Questions about one image are not independent, so images are resampled, not questions. A metric is a weighted
-sum of means (a MME subtask is 100 x mean over questions + 100 x mean over images), so that thousands of
-resamples are one matrix product. Never averages over items that were not scored.
+sum of means (a MME subtask is 100 x mean over questions + 100 x mean over images; F1 is 2 TP per predicted
+or true yes), so that thousands of resamples are one matrix product. Never averages over items that
+were not scored.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -23,14 +24,21 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """`weight` times the mean of `values`; value i comes from image `clusters[i]`."""
+    """`weight` times the sum of `values` over the sum of `counts`; value i comes from image `clusters[i]`."""
 
     weight: float
     clusters: tuple[str, ...]
     values: tuple[float, ...]
+    counts: tuple[float, ...] = ()  # () stands for ones: a plain mean. Else a ratio of means
 
     def __post_init__(self) -> None:
-        assert len(self.clusters) == len(self.values) > 0
+        assert len(self.clusters) == len(self.values) == (len(self.counts) or len(self.values))
+        assert self.total > 0
+
+    @property
+    def total(self) -> float:
+        """What the values are shared out over."""
+        return sum(self.counts) if self.counts else float(len(self.values))
 
 
 Score = tuple[Mean, ...]
@@ -63,7 +71,7 @@ class Comparison:
 
 def value(score: Score) -> float:
     """The metric on the items as they are."""
-    return sum(mean.weight * (sum(mean.values) / len(mean.values)) for mean in score)
+    return sum(mean.weight * (sum(mean.values) / mean.total) for mean in score)
 
 
 def scaled(score: Score, factor: float) -> Score:
@@ -150,7 +158,8 @@ def _replicates(scores: Sequence[Score], resamples: int, seed: int) -> list[Floa
     for mean in means:
         index = np.array([place[cluster] for cluster in mean.clusters])
         total = np.bincount(index, weights=np.asarray(mean.values, dtype=np.float64), minlength=len(names))
-        count = np.bincount(index, minlength=len(names)).astype(np.float64)
+        counts = np.asarray(mean.counts, dtype=np.float64) if mean.counts else None
+        count = np.bincount(index, weights=counts, minlength=len(names)).astype(np.float64)
         places.append((column(total.astype(np.float64)), column(count)))
     if not means:
         return []

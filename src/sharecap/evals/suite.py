@@ -7,31 +7,93 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.evals.benchmarks import mmbench, mme, vqa
+from sharecap.evals.benchmarks import (
+    chair,
+    coco_caption,
+    gqa,
+    llava_bench,
+    mm_vet,
+    mmbench,
+    mme,
+    mmstar,
+    pope,
+    qbench,
+    scienceqa,
+    seed_bench,
+    textvqa,
+    vizwiz,
+    vqav2,
+)
 from sharecap.evals.task import Measure, Task
+from sharecap.evals.ten_answers import measure as ten_answers
+
+Predictions = tuple[Task, dict[str, str]]
+"""A task and the answers to it, by sample."""
 
 FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
     "mme": mme.read_tasks,
     "mmbench": mmbench.read_tasks,
-    "vqav2": vqa.read_tasks,
+    "seed-bench": seed_bench.read_tasks,
+    "qbench": qbench.read_tasks,
+    "scienceqa": scienceqa.read_tasks,
+    "vqav2": vqav2.read_tasks,
+    "vizwiz": vizwiz.read_tasks,
+    "textvqa": textvqa.read_tasks,
+    "gqa": gqa.read_tasks,
+    "pope": pope.read_tasks,
+    "mmstar": mmstar.read_tasks,
 }
-"""Folder below the benchmarks' directory, and what reads it."""
+"""Folder below the benchmarks' directory, and what reads it. Those that need a judge are not here."""
 
 MEASURES: Mapping[str, Measure] = {
+    "llava-bench": llava_bench.measure,
     "mme": mme.measure,
     "mmbench": mmbench.measure,
     "mmbench-cn": mmbench.measure,
-    "vqav2": vqa.measure,
-    "textvqa": vqa.measure,
+    "seed-bench": seed_bench.measure,
+    "mm-vet": mm_vet.measure,
+    "qbench": qbench.measure,
+    "scienceqa": scienceqa.measure,
+    "vqav2": ten_answers,
+    "vizwiz": ten_answers,
+    "textvqa": ten_answers,
+    "gqa": gqa.measure,
+    "pope": pope.measure,
+    "mmstar": mmstar.measure,
+    "chair": chair.measure,
+    "coco-caption": coco_caption.measure,
 }
-"""Every task's metrics, by its name."""
+"""Every task's metrics, by its name: what `sharecap score` takes."""
 
-SCORED = ("mme", "mmbench", "vqav2", "textvqa")
-"""What `sharecap score` takes."""
+_LABELS_INSIDE: Mapping[str, Callable[[Path, Path | None], Predictions]] = {
+    "mme": mme.read_predictions,
+    "mmbench": mmbench.read_predictions,
+    "mmbench-cn": mmbench.read_chinese,
+    "mm-vet": mm_vet.read_predictions,
+    "scienceqa": scienceqa.read_predictions,
+    "mmstar": mmstar.read_predictions,
+    "coco-caption": coco_caption.read_predictions,
+}
+"""Benchmarks whose files of predictions may hold the labels."""
+
+_LABELS_BESIDE: Mapping[str, Callable[[Path, Path], Predictions]] = {
+    "seed-bench": seed_bench.read_predictions,
+    "qbench": qbench.read_predictions,
+    "gqa": gqa.read_predictions,
+    "pope": pope.read_predictions,
+    "chair": chair.read_predictions,
+}
+
+_RULED: Mapping[str, Callable[[Path, Path, str | None], Predictions]] = {
+    "vqav2": vqav2.read_predictions,
+    "vizwiz": vizwiz.read_predictions,
+    "textvqa": textvqa.read_predictions,
+}
+"""Benchmarks for which several scoring rules are in use."""
 
 
 def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], list[str]]:
-    """The tasks whose folders lie in `directory`, and the names of the folders that don't."""
+    """The tasks whose folders lie in `directory`, and which of those in `only` don't."""
     if not directory.is_dir():
         raise UsageError(
             "no such directory", where=directory, todo="give the directory that holds the benchmarks"
@@ -44,37 +106,53 @@ def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], l
     if len(missing) == len(wanted):
         raise UsageError("no benchmark here", where=directory, todo=f"expected folders {', '.join(wanted)}")
     present = [name for name in wanted if name not in missing]
-    return [task for name in present for task in _read(FOLDERS[name], directory / name)], missing
+    return [task for name in present for task in FOLDERS[name](directory / name)], missing if only else []
 
 
-def _read(reader: Callable[[Path], list[Task]], folder: Path) -> list[Task]:
-    try:
-        return reader(folder)
-    except UnicodeDecodeError as error:
-        raise SharecapError(f"a file is not UTF-8 text ({error})", where=folder) from None
+def named(benchmark: str) -> str:
+    """Our name for a benchmark, however it is written: `seed_bench`, `SEED-Bench` and `seedbench` are one."""
+    plain = _plain(benchmark)
+    found = next((name for name in MEASURES if _plain(name) == plain), None)
+    if found is None:
+        raise UsageError(f"unknown benchmark {benchmark!r}", todo=f"choose from {', '.join(MEASURES)}")
+    return found
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def read_predictions(
-    benchmark: str, path: Path, data: Path | None, rule: str | None
-) -> tuple[Task, dict[str, str]]:
-    """Recorded predictions (sample id -> text) with the task that scores them."""
-    if benchmark not in SCORED:
-        raise UsageError(f"unknown benchmark {benchmark!r}", todo=f"choose from {', '.join(SCORED)}")
-    if rule is not None and benchmark not in vqa.DEFAULT_RULE:
-        raise UsageError(f"{benchmark} has one scoring rule only", todo="leave out --rule")
-    for given in (path, data):
+    benchmark: str, paths: Sequence[Path], labels: Path | None, rule: str | None
+) -> Predictions:
+    """Recorded predictions (sample id -> text) with the task that scores them.
+
+    Several paths are several runs of a judge; only LLaVA-Bench keeps each in a file of its own.
+    """
+    name = named(benchmark)
+    if rule is not None and name not in _RULED:
+        raise UsageError(f"{name} has one scoring rule only", todo="leave out --rule")
+    for given in (*paths, labels):
         if given is not None and not given.exists():
             raise UsageError("no such file or directory", where=given)
     try:
-        if benchmark == "mme":
-            if data is not None:
-                raise UsageError("MME result files hold their labels", where=data, todo="leave out --data")
-            return mme.read_predictions(path)
-        if benchmark == "mmbench":
-            return mmbench.read_predictions(path, data)
-        if data is None:
-            todo = "add --data with the directory of the question and annotation files"
-            raise UsageError(f"{benchmark} predictions hold no labels", where=path, todo=todo)
-        return vqa.read_predictions(benchmark, path, data, rule or vqa.DEFAULT_RULE[benchmark])
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise SharecapError(f"not a file of {benchmark} predictions ({error})", where=path) from None
+        return _read(name, paths, labels, rule)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        # The readers check what people get wrong; JSON of another make altogether ends here.
+        what = f"not the files of {name} that were expected ({type(error).__name__}: {error})".split("\n")[0]
+        raise SharecapError(
+            what, where=paths[0], todo="are these the predictions, and these the labels?"
+        ) from error
+
+
+def _read(name: str, paths: Sequence[Path], labels: Path | None, rule: str | None) -> Predictions:
+    if name == "llava-bench":
+        return llava_bench.read_predictions(paths, labels)
+    if len(paths) != 1:
+        raise UsageError(f"{name} takes one file or directory of predictions", todo="give --predictions once")
+    if name in _LABELS_INSIDE:
+        return _LABELS_INSIDE[name](paths[0], labels)
+    if labels is None:
+        todo = "add --labels with the benchmark's own files"
+        raise UsageError(f"{name} predictions hold no labels", where=paths[0], todo=todo)
+    return _RULED[name](paths[0], labels, rule) if name in _RULED else _LABELS_BESIDE[name](paths[0], labels)

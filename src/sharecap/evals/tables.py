@@ -25,13 +25,17 @@ def score_lines(summary: Mapping[str, Any]) -> list[str]:
         for name, estimate in found["scores"].items():
             table.add_row(task, _title(name, headline, out_of), *_cells(Estimate(**estimate)))
         table.add_section()
-        share = f"{found['unparsed']:,} of {found['items']:,} answers could not be parsed and count as wrong"
+        if found["withheld"]:
+            table.add_row(task, headline, "none", found["withheld"])
+        share = f"{found['unparsed']:,} of {found['items']:,} answers could not be parsed"
+        share += f" and {found['unparsed_answers']}"
         notes += [f"{task}: {line}" for line in (share, *found["notes"])]
     if len(summary["benchmarks"]) > 1:
         for kind, estimate in summary["kinds"].items():
             table.add_row("all, by kind", f"{kind} (% right)", *_cells(Estimate(**estimate)))
         table.add_section()
-        table.add_row("overall", "mean (of 100)", *_cells(Estimate(**summary["overall"])))
+        if summary["overall"]:
+            table.add_row("overall", "mean (of 100)", *_cells(Estimate(**summary["overall"])))
     notes += [f"{name}: not found, not run" for name in summary.get("missing", ())]
     return [summary["model"], *_lines(table), *notes]
 

@@ -65,8 +65,14 @@ class Measures:
 
     headline: str  # name of the score that stands for the benchmark
     out_of: float  # the headline's full marks
-    scores: Mapping[str, Score]
+    scores: Mapping[str, Score]  # empty where `withheld` says why there is none
     notes: tuple[str, ...] = ()  # what a reader must know beside the numbers
+    items: int = 0  # what the headline is counted over, where that isn't the records
+    unparsed: str = "count as wrong"  # what the rule does with answers that could not be parsed
+    withheld: str = ""  # why there is no score
+    higher_is_better: bool = True
+    printed: Mapping[str, float] = field(default_factory=dict)
+    """Figures as official code gives them: rounded midway, or of the whole set and so without an interval."""
 
 
 Measure = Callable[[Sequence[Record]], Measures]
@@ -83,6 +89,7 @@ class Task:
     parse: Callable[[Sample, str], str | None]  # answer in the model's text; None: there is none
     score: Callable[[Sample, str | None], float]  # 0..1
     measure: Measure
+    notes: tuple[str, ...] = ()  # what was assumed when its files were read
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -171,6 +178,21 @@ def mean_of(weight: float, units: Sequence[tuple[str, float]]) -> Score:
     """`weight` x the mean over (cluster, value) units."""
     clusters, values = zip(*units, strict=True)
     return (Mean(weight, clusters, values),)
+
+
+def ratio_of(weight: float, units: Sequence[tuple[str, float, float]]) -> Score:
+    """`weight` x the sum of the values over the sum of the counts, of (cluster, value, count) units."""
+    clusters, values, counts = zip(*units, strict=True)
+    return (Mean(weight, clusters, values, counts),)
+
+
+def by_label(records: Sequence[Record], label: str) -> dict[str, list[Record]]:
+    """Records that carry the label, by its value, in the order of the values."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if label in record.labels:
+            found.setdefault(record.labels[label], []).append(record)
+    return dict(sorted(found.items()))
 
 
 def item_mean(records: Sequence[Record]) -> Score:

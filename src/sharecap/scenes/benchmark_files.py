@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharecap.evals.benchmarks.vqa import normalised
+from sharecap.evals.soft_accuracy import normalised
 
 SUBTASKS: Mapping[str, str] = {
     "existence": "existence",

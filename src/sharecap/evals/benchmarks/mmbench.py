@@ -4,24 +4,21 @@ Reads the official TSV (images inside, base64) and predictions as the official s
 (arXiv 2307.06281; paper, Table 3). Never picks an option for an answer that names none: it counts as wrong.
 """
 
-import base64
-import binascii
-import csv
-import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 from sharecap.errors import SharecapError
+from sharecap.evals.choice import named, shown
+from sharecap.evals.files import answers_of, need, read_rows, read_table
+from sharecap.evals.pictures import from_base64
 from sharecap.evals.task import (
     OPTION_LETTER,
     Measures,
     Record,
     Sample,
     Task,
+    by_label,
     check_unique,
     group_mean,
     item_mean,
@@ -32,11 +29,7 @@ COPY = 1_000_000
 LETTERS = "ABCD"
 OPTION_LETTER_CN = "请直接回答选项字母。"
 LABELS = ("category", "l2-category")
-
-_BARE = re.compile(r"[\s(\[]*([A-D])\s*[)\].:,]*\s*")
-_LEADING = re.compile(r"[\s(\[]*([A-D])\s*[)\].:]\s*\S")
-_STATED = re.compile(r"\b(?i:answer|option|choice)(?i: is)?:?\s*[(\[]?([B-D]\b|A\b(?!\s+\w))")
-"""A before a word is taken as the article."""
+TEXTS = ("prediction", "text")
 
 
 def task(samples: Sequence[Sample], *, chinese: bool = False) -> Task:
@@ -64,7 +57,7 @@ def read_tasks(directory: Path) -> list[Task]:
 
 def read_samples(path: Path) -> list[Sample]:
     """The questions of an official table (`.tsv`, or `.xlsx` without images)."""
-    rows = list(_read_table(path, ("index", "question", "A", "B", "answer")))
+    rows = list(_table(path))
     check_unique((row["index"] for row in rows), path)
     images = {row["index"]: row["image"] for row in rows if row.get("image")}
     # Rolled copies repeat their image: one object for each, decoded once.
@@ -80,21 +73,17 @@ def _sample(
     if row["answer"] not in options:
         what = f"row {index}: the answer {row['answer']!r} is none of the options {'/'.join(options)}"
         raise SharecapError(what, where=where, todo="a table without answers (test split) can't be scored")
-    lines = [row["question"], *(f"{letter}. {text}" for letter, text in options.items())]
     code = row.get("image", "")
     if len(code) < 64:
         code = images.get(code, code)  # a short value is the index of the row that holds the image
     if code and code not in decoded:
-        try:
-            decoded[code] = base64.b64decode(code, validate=True)
-        except binascii.Error:
-            raise SharecapError(f"row {index}: the image is not base64", where=where) from None
+        decoded[code] = from_base64(code, index, where)
     group = str(int(index) % COPY)
     return Sample(
         id=index,
         images=(decoded[code],) if code else (),
         image_name=group,
-        question="\n".join([row["hint"], *lines] if row.get("hint") else lines),
+        question=shown(row["question"], options, row.get("hint", "")),
         reference={"answer": row["answer"], "options": options},
         kind=row.get("category", ""),
         group=group,
@@ -102,100 +91,65 @@ def _sample(
     )
 
 
-def read_predictions(path: Path, data: Path | None) -> tuple[Task, dict[str, str]]:
-    """Predictions as `.xlsx` (labels inside, or from `data`) or JSON lines (labels from `data`)."""
-    if path.suffix == ".xlsx":
-        rows = list(_read_table(path, ("index", "prediction")))
-        check_unique((row["index"] for row in rows), path)
-        answers = {row["index"]: row["prediction"] for row in rows}
-        return task(read_samples(data or path)), answers
-    if data is None:
-        raise SharecapError("JSON lines hold no labels", where=path, todo="add --data with the MMBench table")
-    pairs = [(_index(name, path), text) for name, text in _read_lines(path)]
-    check_unique((index for index, _ in pairs), path)
-    return task(read_samples(data)), dict(pairs)
-
-
-def _read_lines(path: Path) -> Iterator[tuple[Any, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            name = next(row[k] for k in ("index", "question_id") if k in row)
-            yield name, str(next(row[k] for k in ("prediction", "text") if k in row))
-        except (ValueError, TypeError, StopIteration):
-            what = f"line {number} is not a prediction"
-            todo = (
-                "expected JSON lines with index (or question_id) and prediction (or text), or an .xlsx file"
-            )
-            raise SharecapError(what, where=path, todo=todo) from None
-
-
-def _read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Rows with text values; empty cells and "nan" are left out."""
-    rows = _spreadsheet(path) if path.suffix == ".xlsx" else _tab_separated(path)
-    header = next(rows, [])
-    absent = [name for name in needed if name not in header]
-    if absent:
+def read_predictions(
+    path: Path, labels: Path | None, *, chinese: bool = False
+) -> tuple[Task, dict[str, str]]:
+    """Predictions as `.xlsx`, `.tsv` or JSON lines; labels inside (tables only), or from `labels`."""
+    rows = read_rows(path)
+    if labels is None and not any("answer" in row for row in rows):
         raise SharecapError(
-            f"column missing: {', '.join(absent)}", where=path, todo="expected an MMBench table"
+            "these predictions hold no labels", where=path, todo="add --labels with the table"
         )
-    for cells in rows:
-        row = {k: v for k, v in zip(header, cells, strict=False) if v not in ("", "nan")}
-        if row:
-            short = [name for name in needed if name not in row]
-            if short == ["prediction"]:
-                row["prediction"] = ""  # the model said nothing: wrong, and counted as unparsed
-            elif short:
-                raise SharecapError(f"a row without {', '.join(short)}", where=path)
-            yield row | {"index": _index(row["index"], path)}
+    answers = {_index(name, path): text for name, text in answers_of(rows, path, texts=TEXTS).items()}
+    return task(read_samples(labels or path), chinese=chinese), answers
 
 
-def _index(value: Any, where: Path) -> str:
+def read_chinese(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
+    """The same of MMBench-CN."""
+    return read_predictions(path, labels, chinese=True)
+
+
+def _table(path: Path) -> Iterator[dict[str, str]]:
+    needed = ("index", "question", "A", "B", "answer")
+    found = 0
+    for found, row in enumerate(read_table(path), 1):
+        need([row], needed, path)
+        short = [name for name in needed if not row[name]]
+        if short:
+            raise SharecapError(f"row {row['index'] or found} lacks {', '.join(short)}", where=path)
+        yield row | {"index": _index(row["index"], path)}
+    if not found:
+        raise SharecapError("no questions", where=path, todo="expected an MMBench table")
+
+
+def _index(value: str, where: Path) -> str:
     try:
-        return str(int(value))
-    except (TypeError, ValueError):
-        raise SharecapError(
-            f"{value!r} is not an index", where=where, todo="expected a whole number"
-        ) from None
+        return str(int(float(value)))
+    except ValueError:
+        what = f"{value!r} is not an index"
+        raise SharecapError(what, where=where, todo="expected a whole number") from None
 
 
-def _tab_separated(path: Path) -> Iterator[list[str]]:
-    csv.field_size_limit(sys.maxsize)  # images are single fields of up to megabytes
-    with open(path, encoding="utf-8", newline="") as f:
-        try:
-            yield from csv.reader(f, delimiter="\t")
-        except csv.Error as error:
-            raise SharecapError(f"not a tab-separated table ({error})", where=path) from None
-
-
-def _spreadsheet(path: Path) -> Iterator[list[str]]:
-    import openpyxl  # type: ignore[import-untyped]
-    from openpyxl.utils.exceptions import InvalidFileException  # type: ignore[import-untyped]
-
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (InvalidFileException, BadZipFile, KeyError, ValueError, OSError) as error:
-        raise SharecapError(f"not a spreadsheet ({error})", where=path) from None
-    sheet = book.worksheets[0]
-    for cells in sheet.iter_rows(values_only=True):
-        yield ["" if cell is None else str(cell) for cell in cells]
-    book.close()
+def upload(predictions: Path, table: Path) -> list[list[str]]:
+    """What the MMBench server takes: rows of a sheet, the table's questions with `prediction`."""
+    rows = read_rows(predictions)
+    answers = {
+        _index(name, predictions): text for name, text in answers_of(rows, predictions, texts=TEXTS).items()
+    }
+    asked = list(read_table(table))
+    need(asked, ["index", "question", "A", "B"], table)
+    missing = [row["index"] for row in asked if _index(row["index"], table) not in answers]
+    if missing:
+        what = f"{len(missing):,} of {len(asked):,} questions have no prediction (first: {missing[0]})"
+        raise SharecapError(what, where=predictions)
+    kept = [name for name in asked[0] if name not in ("image", "hint", "comment", "source", *LABELS)]
+    filled = [[*(row[name] for name in kept), answers[_index(row["index"], table)]] for row in asked]
+    return [[*kept, "prediction"], *filled]
 
 
 def parse(sample: Sample, raw: str) -> str | None:
     """The option that the text names: its letter, "the answer is X", or the option's own words; else None."""
-    options: dict[str, str] = sample.reference["options"]
-    letter = _BARE.fullmatch(raw) or _LEADING.match(raw)
-    named = {letter.group(1)} if letter else set(_STATED.findall(raw))
-    if len(named) == 1:
-        return found if (found := named.pop()) in options else None
-    words = _plain(raw)
-    same = [letter for letter, text in options.items() if _plain(text) == words]
-    return same[0] if len(same) == 1 else None
-
-
-def _plain(text: str) -> str:
-    return text.strip().rstrip(".").strip().lower()
+    return named(sample.reference["options"], raw)
 
 
 def score(sample: Sample, parsed: str | None) -> float:
@@ -205,8 +159,11 @@ def score(sample: Sample, parsed: str | None) -> float:
 
 def measure(records: Sequence[Record]) -> Measures:
     """Circular accuracy, over all and per category, and the accuracy of single passes."""
-    scores = {"circular_accuracy": group_mean(records), "accuracy": item_mean(records)}
+    circular = group_mean(records)
+    scores = {"circular_accuracy": circular, "accuracy": item_mean(records)}
     for label in LABELS:
-        for name in sorted({r.labels[label] for r in records if label in r.labels}):
-            scores[f"{label}: {name}"] = group_mean([r for r in records if r.labels.get(label) == name])
-    return Measures("circular_accuracy", 100.0, scores)
+        for name, some in by_label(records, label).items():
+            scores[f"{label}: {name}"] = group_mean(some)
+    groups = len(circular[0].values)
+    notes = (f"{len(records):,} passes over {groups:,} questions",)
+    return Measures("circular_accuracy", 100.0, scores, notes, items=groups)

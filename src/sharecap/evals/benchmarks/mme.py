@@ -5,9 +5,10 @@ Reads the official release (`<subtask>/` with one text of two lines an image) an
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from sharecap.errors import SharecapError
+from sharecap.errors import SharecapError, UsageError
+from sharecap.evals.files import Row, need, read_rows, read_text
 from sharecap.evals.statistics import Score
 from sharecap.evals.task import (
     SHORT_ANSWER,
@@ -38,35 +39,40 @@ def task(samples: Sequence[Sample]) -> Task:
 
 def read_tasks(directory: Path) -> list[Task]:
     """The official release at `directory`, or at the only directory inside it."""
-    roots = [directory, *sorted(p for p in directory.iterdir() if p.is_dir())]
+    return [task(_read_release(directory, with_images=True))]
+
+
+def _read_release(directory: Path, *, with_images: bool) -> list[Sample]:
+    roots = [directory, *sorted(p for p in directory.iterdir() if p.is_dir())] if directory.is_dir() else []
     for root in roots:
         found = [name for name in (*PERCEPTION, *COGNITION) if (root / name).is_dir()]
         if found:
-            return [task([s for name in found for s in _read_subtask(root / name)])]
+            return [s for name in found for s in _read_subtask(root / name, with_images)]
     raise SharecapError("no MME subtask here", where=directory, todo="expected folders like existence/, OCR/")
 
 
-def _read_subtask(folder: Path) -> list[Sample]:
+def _read_subtask(folder: Path, with_images: bool) -> list[Sample]:
     # The release has two layouts: images/ with questions_answers_YN/, and images beside their texts.
     split = (folder / "questions_answers_YN").is_dir()
     texts = sorted((folder / "questions_answers_YN" if split else folder).glob("*.txt"))
     pictures = folder / "images" if split else folder
     if not texts:
         raise SharecapError("MME subtask without questions", where=folder, todo="expected a .txt per image")
-    return [sample for text in texts for sample in _read_pair(folder.name, text, pictures)]
+    return [sample for text in texts for sample in _read_pair(folder.name, text, pictures, with_images)]
 
 
-def _read_pair(subtask: str, text: Path, pictures: Path) -> list[Sample]:
+def _read_pair(subtask: str, text: Path, pictures: Path, with_images: bool) -> list[Sample]:
     image = next((p for s in PICTURES if (p := pictures / (text.stem + s)).is_file()), None)
-    if image is None:
+    if image is None and with_images:
         raise SharecapError(
             "no image for these questions", where=text, todo=f"expected {pictures}/{text.stem}.jpg"
         )
-    rows = [line.split("\t") for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split("\t") for line in read_text(text).splitlines() if line.strip()]
     if len(rows) != 2 or any(len(row) != 2 for row in rows):
         raise SharecapError("expected two lines `question<TAB>Yes|No`", where=text)
+    name = image.name if image else f"{text.stem}.jpg"
     return [
-        _sample((subtask, image.name, number), question, truth, (image,), text)
+        _sample((subtask, name, number), question, truth, (image,) if image and with_images else (), text)
         for number, (question, truth) in enumerate(rows, 1)
     ]
 
@@ -91,34 +97,82 @@ def _sample(
     )
 
 
-def read_predictions(path: Path) -> tuple[Task, dict[str, str]]:
-    """Official result files: `<subtask>.txt` with `image<TAB>question<TAB>truth<TAB>response` lines."""
+def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
+    """Official result files (truth inside), or LLaVA's JSON lines with `labels` (release or such files)."""
+    if path.is_dir() or path.suffix == ".txt":
+        if labels is not None:
+            raise UsageError("MME result files hold their labels", where=labels, todo="leave out --labels")
+        rows = [row for file in _result_files(path) for row in _read_results(file)]
+        return task([sample for sample, _ in rows]), {sample.id: response for sample, response in rows}
+    if labels is None:
+        todo = "add --labels with MME's folder, or with result files of any model"
+        raise UsageError("JSON lines of MME hold no labels", where=path, todo=todo)
+    samples = _read_labels(labels)
+    return task(samples), _by_question(read_rows(path), samples, path)
+
+
+def _result_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise SharecapError("no MME result files", where=path, todo="expected <subtask>.txt files")
-    samples, answers = [], {}
-    for file in files:
-        if file.stem not in PERCEPTION + COGNITION:
-            raise SharecapError(f"{file.stem!r} is not a subtask of MME", where=file)
-        seen: dict[str, int] = {}
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
-            if not line.strip():
-                continue
-            fields = line.split("\t")
-            if len(fields) != 4:
-                what = f"line {number} has {len(fields)} tab-separated fields, not 4"
-                raise SharecapError(what, where=file, todo="expected image, question, truth, response")
-            image, question, truth, response = fields
-            seen[image] = seen.get(image, 0) + 1
-            sample = _sample((file.stem, image, seen[image]), question, truth, (), file)
-            samples.append(sample)
-            answers[sample.id] = response
-        check_unique((f"{s.group}: {s.question}" for s in samples if s.kind == file.stem), file)
-        odd = [image for image, times in seen.items() if times != 2]
-        if odd:
-            what = f"{len(odd)} images do not have two answers each (first: {odd[0]}, {seen[odd[0]]})"
-            raise SharecapError(what, where=file, todo="acc+ needs both questions of every image")
-    return task(samples), answers
+    return files
+
+
+def _read_results(file: Path) -> list[tuple[Sample, str]]:
+    """Samples and responses of one subtask, from `image<TAB>question<TAB>truth<TAB>response` lines."""
+    if file.stem not in PERCEPTION + COGNITION:
+        raise SharecapError(f"{file.stem!r} is not a subtask of MME", where=file)
+    seen: dict[str, int] = {}
+    found = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        if len(fields) != 4:
+            what = f"line {number} has {len(fields)} tab-separated fields, not 4"
+            raise SharecapError(what, where=file, todo="expected image, question, truth, response")
+        image, question, truth, response = fields
+        seen[image] = seen.get(image, 0) + 1
+        found.append((_sample((file.stem, image, seen[image]), question, truth, (), file), response))
+    check_unique((f"{sample.group}: {sample.question}" for sample, _ in found), file)
+    odd = [image for image, times in seen.items() if times != 2]
+    if odd:
+        what = f"{len(odd)} images do not have two answers each (first: {odd[0]}, {seen[odd[0]]})"
+        raise SharecapError(what, where=file, todo="acc+ needs both questions of every image")
+    return found
+
+
+def _read_labels(labels: Path) -> list[Sample]:
+    if labels.is_dir() and any((labels / f"{name}.txt").is_file() for name in (*PERCEPTION, *COGNITION)):
+        return [sample for file in _result_files(labels) for sample, _ in _read_results(file)]
+    return list(_read_release(labels, with_images=False))
+
+
+def _by_question(rows: Sequence[Row], samples: Sequence[Sample], where: Path) -> dict[str, str]:
+    """LLaVA's answers by subtask, image and question, whatever its spaces and its suffix."""
+    need(rows, ["question_id", "prompt", "text"], where)
+    known = {(_place(s.group), _core(s.question)): s.id for s in samples}
+    found: dict[str, str] = {}
+    for row in rows:
+        name = known.get((_place(str(row["question_id"])), _core(str(row["prompt"]))))
+        if name is None:
+            what = f"no question {str(row['prompt'])!r} about {row['question_id']} in the benchmark"
+            raise SharecapError(what, where=where)
+        if name in found:
+            raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
+        found[name] = str(row["text"])
+    return found
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Subtask and image, without what comes between and without its suffix."""
+    subtask, _, image = name.partition("/")
+    return subtask, PurePosixPath(image).stem
+
+
+def _core(question: str) -> str:
+    # The release has questions with two spaces before the suffix, which its converters must try.
+    return " ".join(question.replace(SHORT_ANSWER, "").replace(YES_NO, "").split())
 
 
 def prompt(sample: Sample) -> str:

@@ -1,4 +1,4 @@
-"""VQA: normalised answers, soft accuracy by position, the rules' differences, and files that aren't right."""
+"""Ten answers a question: normalisation, soft accuracy by position, the rules, wrong files."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.evals.benchmarks import vqa
-from sharecap.evals.benchmarks.vqa import normalised, official_accuracy, soft_accuracy
+from sharecap.evals import ten_answers
+from sharecap.evals.benchmarks import textvqa, vizwiz, vqav2
+from sharecap.evals.soft_accuracy import RULES, normalised, official_accuracy, soft_accuracy
 from sharecap.evals.task import grade
 from tests.evals.small import pictures
 
@@ -91,7 +92,7 @@ def test_scores_are_split_by_answer_type_and_name_their_rule(tmp_path: Path) -> 
     path = predictions(
         tmp_path / "p.json", [{"question_id": 10, "answer": "Red"}, {"question_id": 11, "answer": ""}]
     )
-    task, answers = vqa.read_predictions("vqav2", path, data, "server")
+    task, answers = vqav2.read_predictions(path, data, "server")
     records = grade(task, answers, path)
     measures = task.measure(records)
     assert [r.score for r in records] == [1.0, 0.0]
@@ -106,7 +107,7 @@ def test_llava_answers_are_matched_by_image_and_question(tmp_path: Path) -> None
     lines = [{"question_id": "1", "prompt": "WHAT 1?\nOCR: x", "text": "blue"},
              {"question_id": "0", "prompt": "What 0?\n", "text": "red"}]  # fmt: skip
     path = predictions(tmp_path / "p.jsonl", "\n".join(json.dumps(line) for line in lines))
-    task, answers = vqa.read_predictions("textvqa", path, data, "m4c")
+    task, answers = textvqa.read_predictions(path, data)
     assert [r.score for r in grade(task, answers, path)] == [1.0, 1.0]
 
 
@@ -118,7 +119,7 @@ def test_images_are_found_by_the_official_name(tmp_path: Path, folder: str, suff
     (data / folder).mkdir(exist_ok=True)
     image = data / folder / f"COCO_val2014_000000000000.{suffix}"
     image.write_bytes(drawn.read_bytes())
-    (task,) = vqa.read_tasks(data)
+    (task,) = vqav2.read_tasks(data)
     assert task.samples[0].images[0].resolve() == image.resolve()
     assert task.prompt(task.samples[0]) == "What 0?\nAnswer the question using a single word or phrase."
 
@@ -127,18 +128,18 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         SharecapError, match=r"image of a question is missing.*COCO_val2014_000000000000\.jpg"
     ):
-        vqa.read_tasks(benchmark(tmp_path / "vqav2", ["red"]))
+        vqav2.read_tasks(benchmark(tmp_path / "vqav2", ["red"]))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("not json", "not a file of VQA predictions"),
-        ([{"question_id": 10}], "not a file of VQA predictions"),
-        ([1, 2], "not a file of VQA predictions"),
+        ("not json", "line 1 is not JSON"),
+        ([{"question_id": 10}], "column missing: text|prediction|response|answer"),
+        ([1, 2], "entry 1 is not a JSON object"),
         ([{"question_id": 99, "answer": "red"}], "no question 99 in the benchmark"),
         ([{"question_id": 10, "answer": "red"}] * 2, "item 10 appears twice"),
-        ([], "2 of 2 items have no prediction"),
+        ([], "holds no rows"),
         ([{"question_id": 10, "answer": "red"}], r"1 of 2 items have no prediction \(first: 11\)"),
     ],
 )
@@ -146,14 +147,14 @@ def test_wrong_predictions_are_one_clear_line(tmp_path: Path, content: Any, word
     data = benchmark(tmp_path / "d", ["red", "blue"])
     path = predictions(tmp_path / "p.json", content)
     with pytest.raises(SharecapError, match=words):
-        grade(*vqa.read_predictions("vqav2", path, data, "server"), path)
+        grade(*vqav2.read_predictions(path, data, "server"), path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("v2_questions.json", "nonsense", "not JSON"),
-        ("v2_questions.json", "[]", "a JSON object"),
+        ("v2_questions.json", "[]", "expected a list 'questions'"),
         ("v2_questions.json", '{"questions": [7]}', "expected a list 'questions'"),
         ("v2_annotations.json", '{"annotations": []}', "2 questions have no annotation"),
         ("more_questions.json", "{}", "2 files with 'question' in their name"),
@@ -163,9 +164,90 @@ def test_a_wrong_benchmark_is_one_clear_line(tmp_path: Path, name: str, content:
     data = benchmark(tmp_path / "d", ["red", "blue"])
     (data / name).write_text(content)
     with pytest.raises(SharecapError, match=words):
-        vqa.read_samples(data)
+        ten_answers.read_samples(data)
 
 
 def test_an_unknown_rule_lists_those_there_are() -> None:
     with pytest.raises(UsageError, match="m4c, server, server-raw"):
-        vqa.task("vqav2", [], "strict")
+        ten_answers.task("vqav2", [], ten_answers.asked, "strict")
+
+
+def vizwiz_file(directory: Path, answers: list[list[str]]) -> Path:
+    rows = [
+        {
+            "image": f"VizWiz_val_{i:08d}.jpg",
+            "question": "What is this?",
+            "answers": [{"answer": a, "answer_confidence": "yes"} for a in people],
+            "answer_type": "other",
+        }
+        for i, people in enumerate(answers)
+    ]
+    return predictions(directory / "val.json", rows)
+
+
+def test_a_constant_answer_keeps_its_score_where_people_carry_no_id(tmp_path: Path) -> None:
+    """By position: comparing entries would drop all ten "unanswerable" at once and give 0."""
+    few = ["unanswerable"] * 3 + ["soap"] * 7
+    labels = vizwiz_file(tmp_path, [["unanswerable"] * 10, few])
+    (tmp_path / "p").mkdir()
+    rows = [{"image": f"VizWiz_val_{i:08d}.jpg", "answer": "Unanswerable"} for i in range(2)]
+    path = predictions(tmp_path / "p" / "upload.json", rows)
+    records = grade(*vizwiz.read_predictions(path, labels), path)
+    assert [r.score for r in records] == pytest.approx([1.0, 0.9])
+
+
+def test_numbered_answers_find_their_vizwiz_image(tmp_path: Path) -> None:
+    labels = vizwiz_file(tmp_path, [["soap"] * 10, ["tea"] * 10])
+    lines = [
+        {"question_id": 1, "prompt": "?", "text": "Tea"},
+        {"question_id": 0, "prompt": "?", "text": "Soap"},
+    ]
+    path = predictions(tmp_path / "p.jsonl", "\n".join(map(json.dumps, lines)))
+    assert [r.score for r in grade(*vizwiz.read_predictions(path, labels), path)] == [1.0, 1.0]
+
+
+def test_a_split_without_answers_says_where_it_is_scored(tmp_path: Path) -> None:
+    path = predictions(tmp_path / "test.json", [{"image": "a.jpg", "question": "?"}])
+    with pytest.raises(SharecapError, match=r"without people's answers.*its server scores the upload"):
+        ten_answers.read_samples(path)
+
+
+def test_the_orders_of_normalising_differ_and_are_told_apart() -> None:
+    """The same answer, before and after: three rules, three scores."""
+    unanimous, divided = ["Yes."] * 10, ["Yes."] * 9 + ["no"]
+    found = {name: [rule("Yes" if name == "server-raw" else parse("Yes"), p) for p in (unanimous, divided)]
+             for name, (parse, rule) in RULES.items()}  # fmt: skip
+    assert found == {"m4c": [1.0, 1.0], "server": [0.0, 1.0], "server-raw": [0.0, 1.0]}
+
+
+def test_textvqas_own_file_and_an_annotation_file_alone_are_labels_too(tmp_path: Path) -> None:
+    row = {"question_id": 5, "image_id": "x", "question": "what?", "answers": ["red"] * 10}
+    path = predictions(tmp_path / "p.jsonl", '{"question_id": 5, "prompt": "what?", "text": "red"}\n')
+    own = predictions(tmp_path / "TextVQA_val.json", {"data": [row]})
+    alone = predictions(tmp_path / "annotations.json", {"annotations": [row]})
+    for labels in (own, alone):
+        assert [r.score for r in grade(*textvqa.read_predictions(path, labels), path)] == [1.0]
+
+
+def test_the_prompts_are_those_of_the_papers_scripts(tmp_path: Path) -> None:
+    task, _ = vizwiz.read_predictions(
+        predictions(tmp_path / "p.json", [{"image": "VizWiz_val_00000000.jpg", "answer": "a"}]),
+        vizwiz_file(tmp_path, [["a"] * 10]),
+    )
+    assert task.prompt(task.samples[0]).split("\n") == [
+        "What is this?",
+        "When the provided information is insufficient, respond with 'Unanswerable'.",
+        "Answer the question using a single word or phrase.",
+    ]
+
+
+def test_of_several_question_files_that_of_the_annotations_split_is_taken(tmp_path: Path) -> None:
+    for split, number in (("train2014", 1), ("val2014", 2)):
+        row = {"question_id": number, "image_id": number, "question": split}
+        predictions(tmp_path / f"{split}_questions.json", {"data_subtype": split, "questions": [row]})
+        people = {"question_id": number, "answers": [{"answer": "red"}] * 10}
+        predictions(tmp_path / f"{split}_annotations.json", {"data_subtype": split, "annotations": [people]})
+    (sample,) = ten_answers.read_samples(tmp_path / "val2014_annotations.json")
+    assert (sample.id, sample.question) == ("2", "val2014")
+    with pytest.raises(SharecapError, match="2 files with 'annotation' in their name"):
+        ten_answers.read_samples(tmp_path)

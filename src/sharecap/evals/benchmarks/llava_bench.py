@@ -1,0 +1,156 @@
+"""LLaVA-Bench (in the wild): 60 open questions; a judge gives 1 to 10 to the model and to a reference.
+
+The score is 100 x mean of the model's / mean of the reference's: a ratio of means, not a mean of ratios
+(paper, Table 3). Several runs of the judge are averaged. One review without two numbers: no score.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharecap.errors import SharecapError
+from sharecap.evals.files import Row, id_of, need, read_rows
+from sharecap.evals.statistics import Score
+from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, ratio_of
+
+ITEMS = 60
+CATEGORY = "llava_bench_"
+_PAIR = re.compile(r"\s*(\d+(?:\.\d+)?)[\s,]+(\d+(?:\.\d+)?)\s*,?\s*")
+
+
+def task(samples: Sequence[Sample]) -> Task:
+    """LLaVA-Bench over these samples, one a run of the judge."""
+    return Task("llava-bench", samples, prompt, 1024, parse, score, measure)
+
+
+def read_predictions(paths: Sequence[Path], labels: Path | None) -> tuple[Task, dict[str, str]]:
+    """Review files, one a run of the judge (or a directory of them); `labels`: the question file."""
+    files = [file for path in paths for file in _reviews(path)]
+    known = _questions(labels) if labels else {}
+    samples, answers = [], {}
+    for run, file in enumerate(files, 1):
+        rows = read_rows(file)
+        need(rows, ["question_id", "category", "content|tuple"], file)
+        check_unique((id_of(row, ("question_id",)) for row in rows), file)
+        _check_complete({id_of(row, ("question_id",)) for row in rows}, known, file)
+        for row in rows:
+            name = id_of(row, ("question_id",))
+            samples.append(_sample(name, run, row, known.get(name, {})))
+            answers[f"{name}#{run}"] = _text(row)
+    counts = {sum(s.labels["run"] == str(run) for s in samples) for run in range(1, len(files) + 1)}
+    if len(counts) != 1:
+        raise SharecapError("the runs review different questions", where=paths[0])
+    return task(samples), answers
+
+
+def _reviews(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = [p for p in sorted(path.glob("*.jsonl")) if '"tuple"' in p.read_text(encoding="utf-8")[:100_000]]
+    if not files:
+        raise SharecapError("no review files", where=path, todo="expected JSON lines with content and tuple")
+    return files
+
+
+def _questions(path: Path) -> Mapping[str, Row]:
+    file = path / "questions.jsonl" if path.is_dir() else path
+    rows = read_rows(file)
+    need(rows, ["question_id", "text", "image"], file)
+    check_unique((id_of(row) for row in rows), file)
+    return {id_of(row): row for row in rows}
+
+
+def _check_complete(found: set[str], known: Mapping[str, Row], where: Path) -> None:
+    todo = "review all of them, or add --labels with your question file"
+    if not known and len(found) != ITEMS:
+        raise SharecapError(
+            f"{len(found)} of LLaVA-Bench's {ITEMS} questions have a review", where=where, todo=todo
+        )
+    if known and found != known.keys():
+        other = sorted(found ^ known.keys())
+        what = f"{len(other)} questions are in the reviews or the labels only (first: {other[0]})"
+        raise SharecapError(what, where=where, todo=todo)
+
+
+def _text(row: Row) -> str:
+    """The judge's words; its recorded pair where they were not kept."""
+    return str(row["content"]) if "content" in row else " ".join(map(str, row["tuple"]))
+
+
+def _sample(name: str, run: int, row: Row, question: Mapping[str, Any]) -> Sample:
+    return Sample(
+        id=f"{name}#{run}",
+        images=(),
+        image_name=str(question.get("image", "")),
+        question=str(question.get("text", "")),
+        reference=None,
+        kind=str(row["category"]).removeprefix(CATEGORY),
+        group=name,
+        labels={"category": str(row["category"]).removeprefix(CATEGORY), "run": str(run)},
+    )
+
+
+def prompt(sample: Sample) -> str:
+    """The question alone."""
+    return sample.question
+
+
+def parse(_: Sample, raw: str) -> str | None:
+    """The two numbers in the first line, as JSON: the reference's and the model's; each 0 to 10."""
+    found = _PAIR.fullmatch(raw.partition("\n")[0])
+    if not found:
+        return None
+    pair = [float(number) for number in found.groups()]
+    return json.dumps(pair) if max(pair) <= 10 else None
+
+
+def score(_: Sample, parsed: str | None) -> float:
+    """The model's number as a share of ten; where there is none, `measure` gives no score."""
+    return float(json.loads(parsed)[1]) / 10 if parsed else 0.0
+
+
+def measure(records: Sequence[Record]) -> Measures:
+    """Relative score over all and per category, averaged over the judge's runs."""
+    questions = len({record.group for record in records})
+    failed = sum(record.parsed is None for record in records)
+    if failed:
+        why = f"{failed:,} of {len(records):,} reviews have no two scores in their first line"
+        return Measures("all", 100.0, {}, items=questions, withheld=why, unparsed="leave no score")
+    scores = {"all": _relative(records)}
+    categories = by_label(records, "category")
+    scores |= {name: _relative(some) for name, some in categories.items()}
+    printed = {name: _printed(some) for name, some in (("all", records), *categories.items())}
+    runs = by_label(records, "run")
+    notes = [f"mean of {len(runs)} runs of the judge"] if len(runs) > 1 else []
+    notes += [f"run {run}: {_printed(some)}" for run, some in runs.items() if len(runs) > 1]
+    if not any(r.images for r in records):
+        notes.append("no question file given: intervals take every question for an image of its own")
+    unparsed = "leave no score"
+    return Measures("all", 100.0, scores, tuple(notes), items=questions, unparsed=unparsed, printed=printed)
+
+
+def _pairs(records: Sequence[Record]) -> list[tuple[float, float]]:
+    return [(pair[0], pair[1]) for r in records for pair in (json.loads(r.parsed or ""),)]
+
+
+def _printed(records: Sequence[Record]) -> float:
+    """The figure as published: each run's means are rounded to 3 digits and its ratio to 1, then averaged."""
+    figures: list[float] = []
+    for some in by_label(records, "run").values():
+        reference, model = (round(sum(side) / len(some), 3) for side in zip(*_pairs(some), strict=True))
+        figures.append(round(100 * model / reference, 1))
+    return sum(figures) / len(figures)
+
+
+def _relative(records: Sequence[Record]) -> Score:
+    runs = by_label(records, "run")
+    return tuple(
+        mean
+        for some in runs.values()
+        for mean in ratio_of(
+            100.0 / len(runs),
+            [(r.cluster, model, ref) for r, (ref, model) in zip(some, _pairs(some), strict=True)],
+        )
+    )

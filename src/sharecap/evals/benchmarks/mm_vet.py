@@ -1,0 +1,120 @@
+"""MM-Vet: 218 open questions, graded 0 to 1 by a judge (arXiv 2308.02490; paper, Table 3).
+
+Reads recorded grades, of one run of the judge or several, and averages them: over all, and over the questions
+that need a capability. One missing or unreadable grade, and there is no score.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharecap.errors import SharecapError
+from sharecap.evals.files import answers_of, read_json, read_rows
+from sharecap.evals.task import Measures, Record, Sample, Task, by_label, item_mean
+
+ITEMS = 218
+CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
+_GRADE = re.compile(r"\s*([01](?:\.\d+)?)(?:\s|\Z)")
+
+
+def task(samples: Sequence[Sample]) -> Task:
+    """MM-Vet over these samples, one a run of the judge."""
+    return Task("mm-vet", samples, prompt, 512, parse, score, measure)
+
+
+def read_labels(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The official `mm-vet.json`, by question."""
+    content = read_json(path)
+    needed = {"imagename", "question", "answer", "capability"}
+    if not isinstance(content, dict) or not all(
+        isinstance(row, dict) and row.keys() >= needed for row in content.values()
+    ):
+        todo = f"expected mm-vet.json: questions by id, with {', '.join(sorted(needed))}"
+        raise SharecapError("not MM-Vet's questions", where=path, todo=todo)
+    return content
+
+
+def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
+    """Grades as the official scorer keeps them: `{"v1_0": {"content": ["0.5"], "score": [0.5]}}`."""
+    grades = read_json(path)
+    if not isinstance(grades, dict) or not all(isinstance(g, dict) and "score" in g for g in grades.values()):
+        raise SharecapError(
+            "not a file of MM-Vet grades", where=path, todo="expected score lists by question"
+        )
+    known = read_labels(labels) if labels else {}
+    wanted = list(known) or list(grades)
+    runs = max((len(grade["score"]) for grade in grades.values()), default=0)
+    samples = [_sample(name, run, known.get(name, {})) for run in range(1, runs + 1) for name in wanted]
+    answers = {
+        f"{name}#{run}": text for name, grade in grades.items() for run, text in enumerate(_texts(grade), 1)
+    }
+    short = [name for name in wanted if name in grades and len(_texts(grades[name])) != runs]
+    if short:
+        what = f"{len(short)} questions have fewer grades than the {runs} runs (first: {short[0]})"
+        raise SharecapError(what, where=path, todo="grade them, and score again")
+    if not known and len(grades) != ITEMS:
+        what = f"{len(grades)} of MM-Vet's {ITEMS} questions have a grade"
+        raise SharecapError(what, where=path, todo="grade the others, or add --labels with your questions")
+    return task(samples), answers
+
+
+def upload(predictions: Path) -> dict[str, str]:
+    """What the official scorer takes: the answer by question; a number n of LLaVA's is question v1_n."""
+    answers = answers_of(read_rows(predictions), predictions)
+    return {f"v1_{name}" if name.isdigit() else name: text for name, text in answers.items()}
+
+
+def _texts(grade: Mapping[str, Any]) -> list[str]:
+    """The judge's words of every run; its recorded score where the words were not kept."""
+    return [str(text) for text in grade.get("content") or grade["score"]]
+
+
+def _sample(name: str, run: int, row: Mapping[str, Any]) -> Sample:
+    needs = [c for c in CAPABILITIES if c in row.get("capability", ())]
+    return Sample(
+        id=f"{name}#{run}",
+        images=(),
+        image_name=row.get("imagename", ""),
+        question=row.get("question", ""),
+        reference=row.get("answer", ""),
+        kind="_".join(needs),
+        group=name,
+        labels=dict.fromkeys(needs, "needed"),
+    )
+
+
+def prompt(sample: Sample) -> str:
+    """The question alone."""
+    return sample.question
+
+
+def parse(_: Sample, raw: str) -> str | None:
+    """The grade that the judge's text begins with, 0 to 1."""
+    found = _GRADE.match(raw)
+    return found.group(1) if found and float(found.group(1)) <= 1 else None
+
+
+def score(_: Sample, parsed: str | None) -> float:
+    """The grade; where there is none, `measure` gives no score."""
+    return float(parsed or 0.0)
+
+
+def measure(records: Sequence[Record]) -> Measures:
+    """Mean grade over all (`total`), per capability, and per combination of capabilities."""
+    questions = len({record.group for record in records})
+    failed = sum(record.parsed is None for record in records)
+    if failed:
+        why = f"{failed:,} of {len(records):,} grades can't be read"
+        return Measures("total", 100.0, {}, items=questions, withheld=why, unparsed="leave no score")
+    scores = {"total": item_mean(records)}
+    for name in CAPABILITIES:
+        if some := by_label(records, name).get("needed"):
+            scores[name] = item_mean(some)
+    for kind in sorted({r.kind for r in records if "_" in r.kind}):
+        scores[f"only {kind}"] = item_mean([r for r in records if r.kind == kind])
+    runs = len(records) // questions
+    notes = [f"mean of {runs} runs of the judge"] if runs > 1 else []
+    if not any(r.labels for r in records):
+        notes.append("no labels given: capabilities are not known")
+    return Measures("total", 100.0, scores, tuple(notes), items=questions, unparsed="leave no score")

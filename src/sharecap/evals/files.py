@@ -1,0 +1,179 @@
+"""Reads the files that predictions and labels come in: JSON, JSON lines, tables, spreadsheets.
+
+Knows no benchmark. Every fault is one line with the file and the row in it; nothing unreadable is skipped.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from sharecap.errors import SharecapError
+
+Row = Mapping[str, Any]
+
+IDS = ("question_id", "questionId", "index", "id")
+TEXTS = ("text", "prediction", "response")
+"""What tools call a question's id and a model's answer to it; the first that a row has is taken. `answer` is
+not among them: in some tables it is the truth."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of one JSON file."""
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise SharecapError(f"not JSON ({error})", where=path, todo="is the file complete?") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SharecapError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=path) from None
+    except IsADirectoryError:
+        raise SharecapError("a directory, expected a file", where=path) from None
+    except FileNotFoundError:
+        raise SharecapError("no such file", where=path) from None
+
+
+def only(directory: Path, pattern: str) -> Path:
+    """The one file in the directory that the pattern fits."""
+    found = sorted(directory.glob(pattern))
+    if len(found) != 1:
+        what = f"{len(found)} files {pattern}, expected one"
+        raise SharecapError(what, where=directory, todo="keep the benchmark's own files of one split here")
+    return found[0]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, JSON lines, or a sample log of lmms-eval."""
+    if path.suffix in (".xlsx", ".tsv", ".csv"):
+        return list(read_table(path))
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        rows = read_json(path)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                raise SharecapError(f"entry {number} is not a JSON object", where=path)
+        return list(rows)
+    numbered = enumerate(text.split("\n"), 1)
+    return [_flat(_parsed(line, number, path)) for number, line in numbered if line.strip()]
+
+
+def read_whole(path: Path) -> Any:
+    """The value of a JSON file, or the rows of a file of JSON lines, whatever the file's name says."""
+    try:
+        value = json.loads(read_text(path))
+    except ValueError:
+        return read_rows(path)
+    only_line = isinstance(value, dict) and not value.keys().isdisjoint((*IDS, "image_id"))
+    return [value] if only_line else value
+
+
+def _parsed(line: str, number: int, where: Path) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        what = f"line {number} is not JSON ({error})"
+        raise SharecapError(what, where=where, todo="a half-written file can't be scored") from None
+    if not isinstance(row, dict):
+        raise SharecapError(f"line {number} is not a JSON object", where=where)
+    return row
+
+
+def read_table(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table with a header; all values are text, and "nan" is an empty cell."""
+    if path.suffix == ".xlsx":
+        rows = _spreadsheet(path)
+    else:
+        rows = _separated(path, "," if path.suffix == ".csv" else "\t")
+    header = next(rows, [])
+    for number, cells in enumerate(rows, 2):
+        if any(cells[len(header) :]):
+            what = f"row {number} has {len(cells)} columns, the header {len(header)}"
+            raise SharecapError(what, where=path)
+        padded = [*cells, *[""] * (len(header) - len(cells))]
+        row = {k: "" if v == "nan" else v for k, v in zip(header, padded, strict=False)}
+        if any(row.values()):
+            yield row
+
+
+def _separated(path: Path, delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(sys.maxsize)  # images are single fields of up to megabytes
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as f:
+            yield from csv.reader(f, delimiter=delimiter)
+    except csv.Error as error:
+        raise SharecapError(f"not a table ({error})", where=path) from None
+    except UnicodeDecodeError as error:
+        raise SharecapError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=path) from None
+
+
+def _spreadsheet(path: Path) -> Iterator[list[str]]:
+    import openpyxl  # type: ignore[import-untyped]
+    from openpyxl.utils.exceptions import InvalidFileException  # type: ignore[import-untyped]
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True)
+    except (InvalidFileException, BadZipFile, KeyError, ValueError, OSError) as error:
+        raise SharecapError(f"not a spreadsheet ({error})", where=path) from None
+    try:
+        for cells in book.worksheets[0].iter_rows():
+            for cell in cells:
+                if cell.data_type == "f":
+                    what = f"cell {cell.coordinate} holds a formula ({cell.value})"
+                    raise SharecapError(what, where=path, todo="save the sheet with text in its cells")
+            yield ["" if cell.value is None else str(cell.value) for cell in cells]
+    finally:
+        book.close()
+
+
+def _flat(row: Row) -> Row:
+    """A line of lmms-eval's sample log as a prediction: its document with the model's text as it came."""
+    if not isinstance(row.get("doc"), dict) or not isinstance(row.get("resps"), list):
+        return row
+    text: Any = row["resps"]
+    while isinstance(text, list):
+        text = text[0] if text else ""
+    return {**row["doc"], "prompt": row["doc"].get("question", ""), "text": text}
+
+
+def need(rows: Sequence[Row], names: Sequence[str], where: Path) -> None:
+    """`SharecapError` unless every row has all these fields (`a|b`: one of the two)."""
+    for number, row in enumerate(rows, 1):
+        absent = [name for name in names if not any(one in row for one in name.split("|"))]
+        if absent:
+            every = all(not any(one in r for one in absent[0].split("|")) for r in rows)
+            what = f"column missing: {', '.join(absent)}" if every else f"row {number} lacks {absent[0]}"
+            raise SharecapError(what, where=where, todo=f"expected {', '.join(names)}")
+    if not rows:
+        raise SharecapError("holds no rows", where=where, todo=f"expected {', '.join(names)}")
+
+
+def answers_of(
+    rows: Sequence[Row], where: Path, *, ids: Sequence[str] = IDS, texts: Sequence[str] = TEXTS
+) -> dict[str, str]:
+    """Question id -> the model's text; `SharecapError` if a question comes twice."""
+    need(rows, ["|".join(ids), "|".join(texts)], where)
+    found: dict[str, str] = {}
+    for row in rows:
+        name = id_of(row, ids)
+        if name in found:
+            raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
+        text = row[next(t for t in texts if t in row)]
+        found[name] = "" if text is None else str(text)
+    return found
+
+
+def id_of(row: Row, names: Sequence[str] = IDS) -> str:
+    """The row's id as text; 7, "7" and a spreadsheet's 7.0 are the same."""
+    value = row[next(name for name in names if name in row)]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value)
+    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text

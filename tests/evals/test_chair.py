@@ -1,0 +1,105 @@
+"""CHAIR: which objects a caption mentions, and shares of wrong mentions that are ratios of sums."""
+
+from pathlib import Path
+
+import pytest
+
+from sharecap.errors import SharecapError
+from sharecap.evals.benchmarks.chair import Vocabulary, read_vocabulary, singular
+from tests.evals.scored import lines, scored, whole
+
+SYNONYMS = (
+    "person, man, woman, baby\nchair, seat\ntoilet\ndog, puppy\nwine glass\ntrain\nbus\ncake,  cheesecake\n"
+)
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    (tmp_path / "synonyms.txt").write_text(SYNONYMS)
+    whole(tmp_path / "coco_objects.json", {"1": ["dog", "person"], "2": ["toilet"], "3": []})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("caption", "objects"),
+    [
+        ("A man and two women.", ["person", "person"]),
+        ("A baby dog near a baby", ["dog", "person"]),
+        ("A toilet with its seat up", ["toilet"]),
+        ("A toilet seat", ["toilet"]),
+        ("Two wine glasses on a glass table", ["wine glass"]),
+        ("A passenger train, a train track", ["train"]),
+        ("The man's puppies", ["person", "dog"]),
+        ("A cheesecake", []),  # the original's table has a space before it
+        ("A dogma", []),
+        ("", []),
+    ],
+)
+def test_a_caption_mentions_objects_by_any_of_their_names(
+    labels: Path, caption: str, objects: list[str]
+) -> None:
+    assert read_vocabulary(labels).objects(caption) == objects
+
+
+@pytest.mark.parametrize(
+    ("plural", "one"),
+    [
+        *(
+            ("buses", "bus"),
+            ("benches", "bench"),
+            ("knives", "knife"),
+            ("leaves", "leaf"),
+            ("babies", "baby"),
+        ),
+        *(("policemen", "policeman"), ("children", "child"), ("geese", "goose"), ("sheep", "sheep")),
+        *(
+            ("ties", "ty"),
+            ("glass", "glas"),
+            ("sandwiches", "sandwich"),
+            ("movies", "movie"),
+            ("dogs", "dog"),
+        ),
+    ],
+)
+def test_singulars_are_those_of_the_original_with_its_slips(plural: str, one: str) -> None:
+    assert singular(plural) == one
+
+
+def test_the_table_beside_the_vocabulary_goes_before_the_rules() -> None:
+    assert Vocabulary({"tie": "tie"}, {"ties": "tie"}).objects("two ties") == ["tie"]
+
+
+def test_hallucinations_are_counted_per_mention_and_per_caption(labels: Path) -> None:
+    rows = [
+        {"image_id": 1, "caption": "A man, a dog, a chair and a chair"},
+        {"image_id": 2, "text": "A toilet"},
+        {"image_id": 3, "text": "Nothing to see"},
+    ]
+    found = scored("chair", lines(labels / "p.jsonl", rows), labels)
+    assert found["score"] == 2 / 5
+    assert found["sub"] == {
+        "CHAIRi": 2 / 5,
+        "CHAIRs": pytest.approx(1 / 3),
+        "Recall": 1.0,
+        "avg_words": pytest.approx((9 + 2 + 3) / 3),
+    }
+
+
+def test_a_missing_caption_or_no_object_at_all_withholds_the_score(labels: Path) -> None:
+    found = scored("chair", lines(labels / "p.jsonl", [{"image_id": 1, "caption": " "}]), labels)
+    assert (found["score"], found["withheld"]) == (None, "1 of 1 images have no caption")
+    found = scored("chair", lines(labels / "p.jsonl", [{"image_id": 1, "caption": "blue"}]), labels)
+    assert (found["score"], found["withheld"]) == (None, "no caption mentions an object")
+
+
+def test_captions_of_other_images_and_missing_tables_are_named(labels: Path) -> None:
+    path = lines(labels / "p.jsonl", [{"image_id": 9, "caption": "a dog"}])
+    with pytest.raises(SharecapError, match=r"1 of 1 images are not among the labels \(first: 9\)"):
+        scored("chair", path, labels)
+    lines(path, [{"image_id": 1, "caption": "a dog"}] * 2)
+    with pytest.raises(SharecapError, match="item 1 appears twice"):
+        scored("chair", path, labels)
+    (labels / "synonyms.txt").unlink()
+    lines(path, [{"image_id": 1, "caption": "a dog"}])
+    with pytest.raises(SharecapError, match=r"no synonyms\.txt"):
+        scored("chair", path, labels / "coco_objects.json")

@@ -1,0 +1,146 @@
+"""MM-Vet and LLaVA-Bench: recorded grades become a score only when every one of them can be read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharecap.errors import SharecapError
+from sharecap.evals.benchmarks import llava_bench, mm_vet
+from sharecap.evals.results import Run, compare_runs
+from sharecap.evals.suite import read_predictions
+from sharecap.evals.task import Sample, grade
+from tests.evals.scored import lines, scored, whole
+
+SAMPLE = Sample("1", (), "", "?", None, "", "1")
+
+
+def reviews(path: Path, pairs: list[Any], first: str = "{} {}\nBecause.") -> Path:
+    """A judge's reviews; a text stands as it is."""
+    rows = [
+        {
+            "question_id": i,
+            "category": f"llava_bench_{('conv', 'detail')[i % 2]}",
+            "content": pair if isinstance(pair, str) else first.format(*pair),
+            "tuple": [-1, -1] if isinstance(pair, str) else list(pair),
+        }
+        for i, pair in enumerate(pairs)
+    ]
+    return lines(path, rows)
+
+
+def questions(path: Path, number: int) -> Path:
+    return lines(path, [{"question_id": i, "image": f"{i // 2}.jpg", "text": "?"} for i in range(number)])
+
+
+def test_the_relative_score_is_a_ratio_of_means(tmp_path: Path) -> None:
+    path = reviews(tmp_path / "r.jsonl", [(8, 4), (2, 2), (9, 9), (5, 5)])
+    found = scored("llava-bench", path, questions(tmp_path / "q.jsonl", 4))
+    assert found["score"] == pytest.approx(round(100 * 20 / 24, 1))
+    assert found["sub"]["conv"] == pytest.approx(round(100 * 13 / 17, 1))
+
+
+def test_a_failed_review_withholds_the_score(tmp_path: Path) -> None:
+    """Averaged in as (-1, -1) it would raise a bad model's score."""
+    path = reviews(tmp_path / "r.jsonl", [(8, 4), "I can't say.", (9, 9), (5, 5)])
+    found = scored("llava-bench", path, questions(tmp_path / "q.jsonl", 4))
+    assert (found["score"], found["ci95"], found["failed"], found["sub"]) == (None, None, 1, {})
+    assert found["withheld"] == "1 of 4 reviews have no two scores in their first line"
+    task, answers = read_predictions("llava-bench", [path], tmp_path / "q.jsonl", None)
+    run = Run("failed", {task.name: grade(task, answers, path)})
+    with pytest.raises(SharecapError, match="failed has no score on llava-bench"):
+        compare_runs(run, run, resamples=5)
+
+
+def test_runs_are_averaged_and_must_review_the_same_questions(tmp_path: Path) -> None:
+    asked = questions(tmp_path / "q.jsonl", 2)
+    one = reviews(tmp_path / "1.jsonl", [(10, 5), (10, 5)])
+    two = reviews(tmp_path / "2.jsonl", [(10, 10), (10, 10)], "{}, {}")
+    found = scored("llava-bench", [one, two], asked)
+    assert (found["score"], found["n"]) == (75, 2)
+    assert found["notes"] == ["mean of 2 runs of the judge", "run 1: 50.0", "run 2: 100.0"]
+    with pytest.raises(SharecapError, match="1 questions are in the reviews or the labels only"):
+        scored("llava-bench", [one, reviews(tmp_path / "3.jsonl", [(1, 1)])], asked)
+
+
+def test_reviews_of_fewer_than_sixty_questions_are_no_benchmark(tmp_path: Path) -> None:
+    with pytest.raises(SharecapError, match="3 of LLaVA-Bench's 60 questions have a review"):
+        scored("llava-bench", reviews(tmp_path / "r.jsonl", [(1, 1)] * 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("8 6\nWell.", "[8.0, 6.0]"),
+        ("8.5, 9", "[8.5, 9.0]"),
+        ("8", None),
+        ("8 6 7", None),
+        ("Assistant 1: 8, Assistant 2: 6", None),
+        ("-1 -1", None),
+        ("80 60", None),
+        ("\n8 6", None),
+        ("", None),
+    ],
+)
+def test_a_review_has_two_numbers_in_its_first_line(text: str, pair: str | None) -> None:
+    assert llava_bench.parse(SAMPLE, text) == pair
+
+
+@given(st.text(max_size=30))
+def test_no_random_text_is_a_review_or_a_grade_unless_it_begins_with_numbers(text: str) -> None:
+    if not text[:1].isspace() and not text[:1].isdigit():
+        assert llava_bench.parse(SAMPLE, text) is None
+        assert mm_vet.parse(SAMPLE, text) is None
+
+
+def grades(path: Path, texts: dict[str, list[str]]) -> Path:
+    return whole(path, {n: {"model": ["g"], "content": t, "score": [0.0] * len(t)} for n, t in texts.items()})
+
+
+def vet(path: Path, needs: dict[str, list[str]]) -> Path:
+    row = {"imagename": "a.png", "question": "?", "answer": "x"}
+    return whole(path, {name: {**row, "capability": capability} for name, capability in needs.items()})
+
+
+NEEDS = {"v1_0": ["ocr", "math"], "v1_1": ["ocr"], "v1_2": ["rec"]}
+
+
+def test_grades_are_averaged_over_all_and_over_what_needs_a_capability(tmp_path: Path) -> None:
+    path = grades(
+        tmp_path / "g.json", {"v1_0": ["1.0", "0.0"], "v1_1": ["0.5", "0.5"], "v1_2": ["0.1\nok", "0.1"]}
+    )
+    found = scored("mm_vet", path, vet(tmp_path / "mm-vet.json", NEEDS))
+    assert found["score"] == pytest.approx(100 * (0.5 + 0.5 + 0.1) / 3)
+    assert found["sub"]["ocr"] == pytest.approx(50)
+    assert found["sub"]["math"] == pytest.approx(50)
+    assert found["sub"]["only ocr_math"] == pytest.approx(50)
+    assert found["n"] == 3
+
+
+@pytest.mark.parametrize("text", ["-1", "1.1", "good", "", "0.5/1", "NaN", "10"])
+def test_a_failed_grade_withholds_the_score(tmp_path: Path, text: str) -> None:
+    path = grades(tmp_path / "g.json", {"v1_0": ["1.0"], "v1_1": [text], "v1_2": ["0.1"]})
+    found = scored("mm_vet", path, vet(tmp_path / "mm-vet.json", NEEDS))
+    assert (found["score"], found["withheld"]) == (None, "1 of 3 grades can't be read")
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({"v1_0": ["1.0"], "v1_1": ["0.5"]}, r"1 of 3 items have no prediction \(first: v1_2#1\)"),
+        ({"v1_0": ["1", "1"], "v1_1": ["1"], "v1_2": ["1", "1"]}, "fewer grades than the 2 runs"),
+        ({name: ["1.0"] for name in (*NEEDS, "v1_9")}, "1 of 3 items are not in the benchmark"),
+    ],
+)
+def test_grades_of_other_questions_are_refused(
+    tmp_path: Path, texts: dict[str, list[str]], words: str
+) -> None:
+    with pytest.raises(SharecapError, match=words):
+        scored("mm-vet", grades(tmp_path / "g.json", texts), vet(tmp_path / "mm-vet.json", NEEDS))
+
+
+def test_grades_without_labels_must_be_all_of_the_benchmarks(tmp_path: Path) -> None:
+    with pytest.raises(SharecapError, match="1 of MM-Vet's 218 questions have a grade"):
+        scored("mm-vet", grades(tmp_path / "g.json", {"v1_0": ["1.0"]}))
