@@ -1,4 +1,4 @@
-"""Rows that are too long lose turns or words at their end, never half an image, and are counted."""
+"""Rows that are too long lose turns or words at their end, never half an image."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharecap.chat.tokenise import Document
-from sharecap.chat.truncation import fit, shortened
-from sharecap.errors import SharecapError
+from sharecap.chat.truncation import shortened
 
 IMAGE = 9
 
@@ -63,20 +62,3 @@ def test_whatever_the_room_images_stay_whole_and_something_is_learned(
     assert int((after.ids == IMAGE).sum()) == 3 * len(after.images) == 3 * len(after.image_starts)
     assert after.learned.any()
     assert len(after) <= room or (len(after) == len(before) and not before.learned[:room].any())
-
-
-def test_what_happened_is_counted_by_kind() -> None:
-    rows = [document((1, 1, 2)), TALK, document((0, 2, 30)), document((5, 9, 1))]
-    cut = fit(rows, 22, "cut")
-    assert [len(d) for d in cut.documents] == [6, 21, 22]
-    assert cut.counts == {"after_an_answer": 1, "within_an_answer": 1, "dropped": 1}
-    assert cut.learned_tokens_lost == 3 + 10 + 1
-    told = "rows too long: 1 after an answer, 1 within an answer, 1 dropped; 14 tokens to learn lost"
-    assert str(cut) == told
-    dropped = fit(rows, 22, "drop")
-    assert [d.id for d in dropped.documents] == ["r"]
-    assert (dropped.counts, dropped.learned_tokens_lost) == ({"dropped": 3}, 9 + 30 + 1)
-    assert (str(fit(rows, 99, "refuse")), fit(rows, 99, "cut").documents) == ("", rows)
-    why = r"3 of 4 rows have more than 22 tokens, the longest 32: row r\. raise pack_tokens"
-    with pytest.raises(SharecapError, match=why):
-        fit(rows, 22, "refuse")

@@ -1,58 +1,28 @@
-"""Rows with more tokens than there is room for: refused, dropped, or cut where no label becomes a lie. Pure.
+"""Rows with more tokens than there is room for, cut where no label becomes a lie. Pure.
 
 A row is cut after its last whole answer that fits; if none fits, within its first answer, whose stop is then
-not learned. It must never cut an image, nor keep a row that has no answer left; what it did is counted.
+not learned. It must never cut an image, nor leave a row without an answer; a document says where it was cut.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from sharecap.chat.tokenise import Document
-from sharecap.errors import SharecapError
-
-TooLong = Literal["refuse", "drop", "cut"]
+from sharecap.chat.tokenise import Cutter, Document
+from sharecap.records import Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """The rows that fit, in their order, and what became of the others."""
+@dataclass(frozen=True)
+class Shortening:
+    """A cutter whose documents are cut to `room` tokens where an answer is left of them."""
 
-    documents: list[Document]
-    counts: Mapping[str, int]  # "dropped" and the kinds of `Document.cut` -> rows
-    learned_tokens_lost: int  # in all of these rows
+    cutter: Cutter
+    room: int
 
-    def __str__(self) -> str:
-        """What was done, in one line; "" if nothing was."""
-        told = ", ".join(f"{rows:,} {what.replace('_', ' ')}" for what, rows in self.counts.items())
-        return f"rows too long: {told}; {self.learned_tokens_lost:,} tokens to learn lost" if told else ""
-
-
-def fit(documents: Sequence[Document], room: int, too_long: TooLong) -> Fitted:
-    """The documents with at most `room` tokens; `SharecapError` names the longest if they are refused."""
-    long = [document for document in documents if len(document) > room]
-    if long and too_long == "refuse":
-        worst = max(long, key=len)
-        what = f"{len(long)} of {len(documents)} rows have more than {room} tokens, the longest {len(worst)}"
-        todo = (
-            "raise pack_tokens (up to what the model can take), "
-            "or drop or cut such rows with too_long='drop' or too_long='cut'"
-        )
-        raise SharecapError(what, where=f"row {worst.id}", todo=todo)
-    kept: list[Document] = []
-    counts: Counter[str] = Counter()
-    for document in documents:
-        short = shortened(document, room) if too_long == "cut" else document
-        if len(short) > room:
-            counts["dropped"] += 1
-        else:
-            kept.append(short)
-            counts[short.cut] += bool(short.cut)
-    lost = sum(int(d.learned.sum()) for d in documents) - sum(int(d.learned.sum()) for d in kept)
-    return Fitted(kept, +counts, lost)
+    def documents(self, conversations: Iterable[Conversation]) -> list[Document]:
+        """Each conversation as tokens; one of which nothing would be left is as long as it is."""
+        return [shortened(document, self.room) for document in self.cutter.documents(conversations)]
 
 
 def shortened(document: Document, room: int) -> Document:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharecap.data.documents import Cuts, Documents
 from sharecap.data.index import written
-from sharecap.data.measure import ROW_REASONS, Measured, Problem, measure, over, row_or_problem
+from sharecap.data.measure import CUT_REASONS, ROW_REASONS, Measured, Problem, measure, over, row_or_problem
 from sharecap.data.plan import Sizes
 from sharecap.errors import SharecapError
 from sharecap.images.candidate import Candidate, Failure
@@ -37,10 +37,11 @@ REASONS = (*ROW_REASONS, TOO_LONG, TOO_MANY, *IMAGE_REASONS)
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows that can be trained on, and how many were left out."""
+    """Rows that can be trained on, and what became of the others."""
 
     documents: Documents
-    dropped: Mapping[str, int]  # reason -> rows
+    dropped: Mapping[str, int]  # reason -> rows that were left out
+    cut: Mapping[str, int]  # `CUT_REASONS` -> rows that were shortened, by a cutter that does so
 
 
 def prepare(
@@ -57,7 +58,8 @@ def prepare(
     """Check all rows and measure them: what training starts with.
 
     Rows of more than `room` tokens or `pack_images` images, bad rows, and rows whose pictures are missing or
-    empty (with `decode` also those that can't be decoded) are listed in the file `quarantine`.
+    empty (with `decode` also those that can't be decoded) are listed in the file `quarantine`, and so are
+    those that were cut for their length, which stay.
     `SharecapError` if there is one whose reason is not in `drop`; `REASONS` has all. `workers` processes
     help; 0 is none.
     """
@@ -67,11 +69,13 @@ def prepare(
         *too_large(rows, measured.sizes, room, pack_images),
         *picture_problems(rows, decode, workers),
     ]
+    cut = [problem for problem in problems if problem.reason in CUT_REASONS]
     first: dict[int, Problem] = {}
     for problem in sorted(problems, key=lambda problem: problem.number):
-        first.setdefault(problem.number, problem)
+        if problem.reason not in CUT_REASONS:
+            first.setdefault(problem.number, problem)
     counts = Counter(problem.reason for problem in first.values())
-    list_in(quarantine, first.values())
+    list_in(quarantine, [*first.values(), *cut])
     if refused := [problem for problem in first.values() if problem.reason not in drop]:
         what = (
             f"{len(refused):,} of {len(rows):,} rows can't be trained on ({in_words(refused)}), "
@@ -82,7 +86,8 @@ def prepare(
     kept = np.array([i for i in range(len(rows)) if i not in first], dtype=np.int64)
     if not len(kept):
         raise SharecapError("no rows to train on", todo="check the rows' file")
-    return Prepared(documents_of(rows, cutter, measured, kept), counts)
+    shortened = Counter(problem.reason for problem in cut if problem.number not in first)
+    return Prepared(documents_of(rows, cutter, measured, kept), counts, shortened)
 
 
 def documents_of(

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice, tee
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class PackTensors:
     lengths: tuple[int, ...]  # of the documents, padding included where batches are padded
     predict: Tensor  # [S]
     targets: Tensor  # [S]
-    pixels: Tensor | None  # [images, 3, height, width]
+    pixels: Any  # [images, 3, height, width], or what the model's family takes; None: no images
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ AT_ONCE = 4096
 ROW_REASONS = ("malformed", "wrong_role", "no_image", "no_place", "empty_answer", "no_answer", "uncuttable")
 """What can be wrong with a row whatever lies on the disk."""
 
+CUT_REASONS = ("cut_after_an_answer", "cut_within_an_answer")
+"""What was done to a row that was too long; it is trained on all the same."""
+
 ROLES = ("user", "assistant")
 
 NONE = Document("", np.empty(0, np.int32), np.empty(0, np.bool_), ())
@@ -45,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that can't be trained on, and why."""
+    """A row that can't be trained on, or not as it is, and why."""
 
     number: int  # of the row
     id: str
@@ -56,7 +59,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Measured:
-    """What cutting all rows gave. Rows with a problem have size 0."""
+    """What cutting all rows gave. Rows that can't be trained on have size 0."""
 
     sizes: Sizes
     problems: tuple[Problem, ...]
@@ -138,6 +141,9 @@ class Measuring:
             if not documents[i].learned[1:].any():
                 problems.append(Problem(number, row.id, "", "no_answer", "no answer to learn from"))
                 documents[i] = NONE
+            elif documents[i].cut:
+                what = f"cut to {len(documents[i])} tokens"
+                problems.append(Problem(number, row.id, "", f"cut_{documents[i].cut}", what))
         return documents, problems
 
 

@@ -18,7 +18,7 @@ HOW = {
 class TrainConfig:
     """One stage (align, pretrain or SFT): what learns, from rows written in which template, for how long."""
 
-    template: str  # "plain" or "vicuna_v1": how rows become text; the saved model is talked to in it
+    template: str  # how rows become text, such as "vicuna_v1"; the saved model is talked to in it
     rules: tuple[Rule, ...]  # which parts learn, at which peak rate
     batch_rows: int  # rows of one optimiser step
     steps: int | None = None  # optimiser steps; exactly one of steps and epochs
@@ -33,7 +33,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
     precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; what learns is held in fp32 always
-    too_long: Literal["refuse", "drop"] = "refuse"  # rows that don't fit a pack; dropped ones are counted
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
     seed: int = 0  # of the order of rows
     workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one

@@ -28,7 +28,7 @@ from sharecap.train.checkpoint import Checkpoints
 from sharecap.train.config import TrainConfig
 from sharecap.train.guards import Watch
 from sharecap.train.metrics import Log, Meter, Progress, summary
-from sharecap.train.objective import Learner, Objective, grey_picture
+from sharecap.train.objective import Learner, Objective, picture_alone
 from sharecap.train.parallel import World, gather, joined, shard
 from sharecap.train.rows import batches, digest, held_out, prepare
 
@@ -53,21 +53,22 @@ def train(
     clock = time.monotonic()
     world = joined(config.device)
     llava = folder.load(start) if isinstance(start, Path) else start
+    model: Any = llava.model
     documents = prepare(config, llava, rows, directory, world)
     total = config.steps_for(len(documents.learned))
-    learns = trainable.resolve(llava.model, config.rules)
+    learns = trainable.resolve(model, config.rules)
     run = digest(config, documents)
     if world.first:
         directory.mkdir(parents=True, exist_ok=True)
         write_atomically(directory / TABLE, json.dumps(plain(learns), indent=1))
-    dtype = llava.model.dtype
+    dtype = model.dtype
     learner, meter = arranged(config, llava, learns, world)
-    learning, optimizer = optimised(config, llava.model, learns)
+    learning, optimizer = optimised(config, model, learns)
     kept = Checkpoints(directory / STATE, run, config.keep_last, world)
     done = kept.restore(learning, optimizer)
     test = held_out(config, llava, documents, world)
-    llava.model.train()
-    with Log(directory, run, done, config.log_to, world.first) as log, packing(llava.model):
+    model.train()
+    with Log(directory, run, done, config.log_to, world.first) as log, packing(model):
         watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
         for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
             number = step.number + 1
@@ -76,7 +77,7 @@ def train(
                 group["lr"] = group["peak"] * scale
             count = meter.count(step, learner.learn(step))
             if step.number == 0 and step.packs:
-                gradients.check(llava.model)
+                gradients.check(model)
             norm, norms = gradients.finish(learning, config.clip, world)
             watch.look(number, count, norm, norms)
             optimizer.step()
@@ -98,14 +99,15 @@ def train(
                 kept.save(number, learning, optimizer, line.get("held_out_loss"))
     kept.wait()
     made = summary(log.lines)
-    gather(llava.model, world)
+    gather(model, world)
     if world.first:
-        trained = Llava(llava.model, llava.processor, config.template)
+        trained = Llava(model, llava.processor, config.template)
         save(trained, dtype, directory, made.get("best_step", total), kept)
     world.wait()
     return made | {
         "seconds": time.monotonic() - clock,
         "dropped_rows": documents.dropped,
+        "cut_rows": documents.cut,
         "parameters": {f"{x.part} {x.blocks}".strip(): x.parameters for x in learns.table},
     }
 
@@ -121,7 +123,7 @@ def arranged(config: TrainConfig, llava: Llava, learns: Trainable, world: World)
     objective = Objective(model, world.device, config.precision)
     if world.size > 1 and config.parallel == "fsdp":
         shard(objective, world, config.precision)
-        return Learner(objective, world, config.seed, spare=grey_picture(llava)), meter
+        return Learner(objective, world, config.seed, spare=picture_alone(llava.config)), meter
     model.to(world.device)
     return Learner(objective, world, config.seed, spare=None), meter
 

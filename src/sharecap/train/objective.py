@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sharecap.data.loading import PackTensors, Step
-from sharecap.model.build import Llava
+from sharecap.model.build import grey_picture
 from sharecap.model.forward import layout, packed_forward
 from sharecap.train.parallel import World, reshard
 
@@ -89,12 +89,11 @@ class Learner:
         yield from ((self.spare, 0.0) for _ in range(int(most) - len(packs)))
 
 
-def grey_picture(llava: Llava) -> PackTensors:
-    """A pack of one picture and nothing else."""
-    config = llava.config
-    ids = torch.full((llava.image_tokens,), config.image_token_id)
-    size = config.vision_config.image_size
-    return PackTensors(ids, (len(ids),), torch.tensor([0]), ids[:1], torch.zeros(1, 3, size, size))
+def picture_alone(config: Any) -> PackTensors:
+    """A pack of one grey picture and nothing else."""
+    pixels, places = grey_picture(config)
+    ids = torch.full((places,), config.image_token_id)
+    return PackTensors(ids, (len(ids),), torch.tensor([0]), ids[:1], pixels)
 
 
 def with_picture(pack: PackTensors, spare: PackTensors) -> PackTensors:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sharecap.chat.templates import template_named
 from sharecap.chat.tokenise import Cutter
+from sharecap.chat.truncation import Shortening
 from sharecap.data import check
 from sharecap.data.documents import Documents
 from sharecap.data.loading import Step, steps
@@ -28,6 +29,7 @@ class Rows:
     learned: Documents
     held_out: Documents | None
     dropped: int  # rows that were too long
+    cut: int  # rows that were, and were shortened
 
 
 def prepare(
@@ -35,32 +37,35 @@ def prepare(
 ) -> Rows:
     """All rows checked and measured; bad ones are listed in `directory`/quarantine.jsonl.
 
-    `SharecapError` if there are any, but for rows that are too long where the configuration drops them.
+    `SharecapError` if there are any, but for rows that are too long where the configuration drops or cuts
+    them.
     """
-    cutter = Cutter(llava.tokenizer, template_named(config.template), llava.image_tokens)
+    template = template_named(config.template, llava.processor)
+    cutter = Cutter(llava.tokenizer, template, llava.image_tokens)
     check_tokens(llava, cutter)
+    room = min(config.pack_tokens, llava.config.text_config.max_position_embeddings)
     if not world.first:
         world.wait()  # for what the first rank measures and keeps
     found = check.prepare(
         rows,
-        cutter,
-        room=min(config.pack_tokens, llava.config.text_config.max_position_embeddings),
+        Shortening(cutter, room) if config.too_long == "cut" else cutter,
+        room=room,
         quarantine=directory / check.QUARANTINE,
         pack_images=config.pack_images,
-        drop=(check.TOO_LONG, check.TOO_MANY) if config.too_long == "drop" else (),
+        drop=(check.TOO_LONG, check.TOO_MANY) if config.too_long != "refuse" else (),
         workers=config.workers,
     )
     if world.first:
         world.wait()
-    documents, dropped = found.documents, sum(found.dropped.values())
+    documents, dropped, cut = found.documents, sum(found.dropped.values()), sum(found.cut.values())
     if not config.eval_rows:
-        return Rows(documents, None, dropped)
+        return Rows(documents, None, dropped, cut)
     if config.eval_rows >= len(documents):
         what = f"eval_rows={config.eval_rows} of {len(documents)} rows leaves none to learn from"
         raise UsageError(what, todo="hold out fewer")
     shuffled = np.random.default_rng(config.seed).permutation(len(documents))
     out, stay = np.sort(shuffled[: config.eval_rows]), np.sort(shuffled[config.eval_rows :])
-    return Rows(documents.some(stay), documents.some(out), dropped)
+    return Rows(documents.some(stay), documents.some(out), dropped, cut)
 
 
 def digest(config: TrainConfig, rows: Rows) -> str:
