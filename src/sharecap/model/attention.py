@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from sharecap.errors import UsageError
@@ -133,10 +134,26 @@ def attention_function(
 
 
 def by_sdpa(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
-    """Group by group."""
+    """On a CPU in groups of documents, elsewhere document by document."""
+    times = q.shape[1] // k.shape[1]
+    if times > 1:
+        k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+    if q.device.type != "cpu":
+        return one_by_one(q, k, v, packed, scale)
     where = (packed.groups, packed.spread, packed.back)
-    out: Tensor = attend_groups(q, k, v, *where, scale, torch.compiler.is_compiling())
+    out, _ = attend_groups(q, k, v, *where, scale, torch.compiler.is_compiling())
     return out
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def one_by_one(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
+    """Each document by SDPA."""
+    heads_first = ([x.transpose(0, 1) for x in parts.split(packed.lengths)] for parts in (q, k, v))
+    made = [
+        scaled_dot_product_attention(*(x[None] for x in parts), is_causal=True, scale=scale)[0]
+        for parts in zip(*heads_first, strict=True)
+    ]
+    return torch.cat(made, 1).transpose(0, 1)
 
 
 @cache
