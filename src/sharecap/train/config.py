@@ -5,10 +5,12 @@ from typing import Literal
 
 from sharecap.data.plan import row_steps
 from sharecap.errors import UsageError
+from sharecap.model.attention import Attention
+from sharecap.model.blocks import Checkpointing
 from sharecap.model.trainable import Rule
 
 HOW = {
-    *("pack_tokens", "pack_images", "workers", "device", "parallel", "checkpointing", "compile"),
+    *("pack_tokens", "pack_images", "workers", "device", "parallel", "attention", "checkpointing", "compile"),
     *("checkpoint_every", "keep_last", "spike", "log_to"),
 }
 """Fields of the configuration that change a result by rounding at most: a run may go on with others."""
@@ -33,6 +35,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
     precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; what learns is held in fp32 always
+    attention: Attention = "sdpa"  # kernel of the language model; "flex" and "varlen" need a GPU
+    checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
+    compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
     seed: int = 0  # of the order of rows
     workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
@@ -42,8 +47,6 @@ class TrainConfig:
     eval_rows: int = 0  # rows that are never learned and give the held-out loss; 0: none, and no best one
     eval_every: int = 200  # steps between two held-out losses
     spike: float | None = None  # stop at a loss above this many times the last ones' median; None: never
-    checkpointing: Literal["none", "selective", "full"] = "none"  # what backward computes again
-    compile: bool = False  # blocks through torch.compile: slow to start, faster steps
     parallel: Literal["fsdp", "ddp"] = "fsdp"  # of several processes: weights in shards, or whole in each
     log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside the lines in metrics.jsonl
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from sharecap.model.attention import grouped
 from sharecap.model.build import used_blocks
-from sharecap.model.forward import grouped
 from sharecap.model.trainable import block_of, part_of
 
 Where = Literal["patches", "vision", "features", "tokens", "learned"]

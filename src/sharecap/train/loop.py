@@ -19,8 +19,8 @@ from torch.optim import AdamW
 
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.model import folder, trainable
+from sharecap.model.blocks import computing
 from sharecap.model.build import Llava
-from sharecap.model.forward import packing
 from sharecap.model.trainable import Trainable
 from sharecap.records import Conversation
 from sharecap.train import gradients
@@ -68,7 +68,10 @@ def train(
     done = kept.restore(learning, optimizer)
     test = held_out(config, llava, documents, world)
     model.train()
-    with Log(directory, run, done, config.log_to, world.first) as log, packing(model):
+    with (
+        Log(directory, run, done, config.log_to, world.first) as log,
+        computing(model, config.attention, config.checkpointing, config.compile),
+    ):
         watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
         for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
             number = step.number + 1
@@ -120,7 +123,7 @@ def arranged(config: TrainConfig, llava: Llava, learns: Trainable, world: World)
         if parameter.requires_grad or config.precision == "fp32":
             parameter.data = parameter.data.float()
     meter = Meter(model, world, config.precision)
-    objective = Objective(model, world.device, config.precision)
+    objective = Objective(model, world.device, config.precision, config.compile)
     if world.size > 1 and config.parallel == "fsdp":
         shard(objective, world, config.precision)
         return Learner(objective, world, config.seed, spare=picture_alone(llava.config)), meter

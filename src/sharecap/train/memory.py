@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from sharecap.model import trainable
-from sharecap.model.forward import layout, packed_forward, packing
+from sharecap.model.attention import layout
+from sharecap.model.forward import packed_forward, packing
 from sharecap.train.config import TrainConfig
 
 aten: Any = torch.ops.aten

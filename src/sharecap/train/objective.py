@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sharecap.data.loading import PackTensors, Step
+from sharecap.model.attention import layout
 from sharecap.model.build import grey_picture
-from sharecap.model.forward import layout, packed_forward
+from sharecap.model.forward import packed_loss
 from sharecap.train.parallel import World, reshard
 
 
@@ -27,18 +27,16 @@ class Objective(nn.Module):
     head and loss included, happens inside this one.
     """
 
-    def __init__(self, model: Any, device: torch.device, precision: str) -> None:
+    def __init__(self, model: Any, device: torch.device, precision: str, compiled: bool = False) -> None:
         super().__init__()
-        self.model, self.device, self.precision = model, device, precision
+        self.model, self.device, self.precision, self.compiled = model, device, precision, compiled
 
     def forward(self, pack: PackTensors) -> Tensor:
         pixels = None if pack.pixels is None else pack.pixels.to(self.device)
         where = layout(pack.lengths, self.device)
+        ids, predict, targets = (x.to(self.device) for x in (pack.ids, pack.predict, pack.targets))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = packed_forward(
-                self.model, pack.ids.to(self.device), where, pixels, pack.predict.to(self.device)
-            )
-        return cross_entropy(logits.float(), pack.targets.to(self.device), reduction="sum")
+            return packed_loss(self.model, ids, where, pixels, predict, targets, self.compiled)
 
 
 @dataclass(frozen=True)
