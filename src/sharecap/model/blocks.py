@@ -1,7 +1,7 @@
 """How the model's blocks are computed: redone in the backward pass to save memory, compiled to save time.
 
 Changes results by rounding at most. Each block's `forward` is wrapped and put back; hooks (sharding's, those
-that collect features) stay outside the wrapping, parameters keep their names. It must never outlive its `with`.
+that collect features) stay outside the wrapping, parameters keep their names. It never outlives its `with`.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ KEPT = [
 def kept() -> list[Any]:
     """`KEPT`, with the operator that torch has where it carries variable-length attention."""
     try:
-        import torch.nn.attention.varlen  # noqa: F401, PLC0415 - registers it
+        import torch.nn.attention.varlen
     except ImportError:
         return KEPT
     return [*KEPT, torch.ops.torch_attn._varlen_attn.default]
@@ -55,8 +55,8 @@ def computing(
     """Within, the language model attends by layout and blocks are computed so; hold it around `backward` too.
 
     Checkpointing is for blocks that keep something for a gradient: the language model's, and the vision
-    tower's from the first one that learns. Compiled are the language model's alone: the tower is a few percent
-    of a step, and transformers' hooks in it can't be traced. Lengths are dynamic: packs share a compilation.
+    tower's from the first one that learns. Only the language model's are compiled: the tower is a few
+    percent of a step, and transformers' hooks in it can't be traced. All lengths share a compilation.
     """
     language = blocks_of(model.model.language_model)
     vision = list(dropwhile(frozen, blocks_of(model.model.vision_tower)))
@@ -67,7 +67,7 @@ def computing(
                 forward = redone(forward, checkpointing)
             if compiled and block in language:
                 forward = torch.compile(forward, dynamic=True)
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         with packing(model, attention):
             yield
     finally:

@@ -64,6 +64,7 @@ def packed_loss(
     ids: Tensor,  # [T]
     where: Layout,
     pixels: Tensor | None,
+    *,
     predict: Tensor,  # [S]
     targets: Tensor,  # [S] the token that each of these positions must give
     compiled: bool = False,  # what is not in the blocks

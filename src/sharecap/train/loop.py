@@ -23,9 +23,9 @@ from sharecap.chat.tokenise import Cutter, Document
 from sharecap.data.loading import PackTensors, Step, check_files, steps
 from sharecap.errors import SharecapError
 from sharecap.model import folder, trainable
-from sharecap.model.build import Llava
-from sharecap.model.attention import layout
+from sharecap.model.attention import check, layout
 from sharecap.model.blocks import computing
+from sharecap.model.build import Llava
 from sharecap.model.forward import packed_loss
 from sharecap.model.pixels import Pixels
 from sharecap.records import Conversation
@@ -54,6 +54,7 @@ def train(
     clock = time.monotonic()
     llava = folder.load(start) if isinstance(start, Path) else start
     model: Any = llava.model.to(device_of(config))  # type: ignore[arg-type]
+    check(config.attention, model.device, torch.bfloat16 if config.precision == "bf16" else model.dtype)
     documents, dropped = prepare(config, llava, rows)
     total = config.steps_for(len(documents))
     learns = trainable.resolve(model, config.rules)
@@ -184,7 +185,7 @@ def loss_of(model: Any, pack: PackTensors, device: torch.device, compiled: bool)
     pixels = None if pack.pixels is None else pack.pixels.to(device)
     where = layout(pack.lengths, device)
     ids, predict, targets = (x.to(device) for x in (pack.ids, pack.predict, pack.targets))
-    return packed_loss(model, ids, where, pixels, predict, targets, compiled)
+    return packed_loss(model, ids, where, pixels, predict=predict, targets=targets, compiled=compiled)
 
 
 def check_gradients(model: nn.Module) -> None:
