@@ -52,7 +52,11 @@ def test_loss_and_gradients_are_those_of_the_whole_logits_to_a_millionth() -> No
 
 @pytest.mark.usefixtures("chunks")
 def test_in_half_precision_they_are_as_near_to_the_exact_ones_as_the_plain_loss_is() -> None:
-    exact, ours, theirs = both(plain, torch.float32), both(chunked, torch.bfloat16), both(plain, torch.bfloat16)
+    exact, ours, theirs = (
+        both(plain, torch.float32),
+        both(chunked, torch.bfloat16),
+        both(plain, torch.bfloat16),
+    )
     for a, b, c in zip(exact, ours, theirs, strict=True):
         assert (b - a).norm() <= 1.5 * (c - a).norm() + 1e-3 * a.norm()
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from sharecap.errors import UsageError
-from sharecap.model.build import Llava
 from sharecap.model.attention import layout
+from sharecap.model.build import Llava
 from sharecap.model.folder import save
 from sharecap.model.forward import packed_forward
 from sharecap.model.trainable import Rule, apply, resolve

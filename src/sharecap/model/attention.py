@@ -99,7 +99,9 @@ def check(attention: Attention, device: torch.device, dtype: torch.dtype) -> Non
     if attention != "sdpa" and device.type != "cuda":
         raise UsageError(f"attention {attention!r} needs a GPU to train", todo=todo)
     if attention == "varlen" and dtype not in (torch.bfloat16, torch.float16):
-        raise UsageError("attention 'varlen' computes in half precision only", todo=f"{todo} or precision 'bf16'")
+        raise UsageError(
+            "attention 'varlen' computes in half precision only", todo=f"{todo} or precision 'bf16'"
+        )
 
 
 def attention_function(
@@ -139,21 +141,20 @@ def by_sdpa(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Te
     if times > 1:
         k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
     if q.device.type != "cpu":
-        return one_by_one(q, k, v, packed, scale)
-    where = (packed.groups, packed.spread, packed.back)
-    out, _ = attend_groups(q, k, v, *where, scale, torch.compiler.is_compiling())
+        alone: Tensor = one_by_one(q, k, v, packed, scale)
+        return alone
+    out: Tensor = attend_groups(q, k, v, packed.groups, packed.spread, packed.back, scale)[0]
     return out
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def one_by_one(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
     """Each document by SDPA."""
-    heads_first = ([x.transpose(0, 1) for x in parts.split(packed.lengths)] for parts in (q, k, v))
-    made = [
-        scaled_dot_product_attention(*(x[None] for x in parts), is_causal=True, scale=scale)[0]
-        for parts in zip(*heads_first, strict=True)
-    ]
-    return torch.cat(made, 1).transpose(0, 1)
+    made = []
+    for parts in zip(*(torch.split(x, list(packed.lengths)) for x in (q, k, v)), strict=True):
+        q_, k_, v_ = (x.transpose(0, 1).unsqueeze(0) for x in parts)
+        made.append(scaled_dot_product_attention(q_, k_, v_, is_causal=True, scale=scale)[0].transpose(0, 1))
+    return torch.cat(made)
 
 
 @cache
@@ -172,13 +173,15 @@ def by_flex(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Te
 
 def by_varlen(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
     """FlashAttention's kernel for sequences of unequal length, as torch carries it."""
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every torch that we run with
+    from torch.nn.attention.varlen import varlen_attn
 
     where = (packed.borders, packed.borders, packed.longest, packed.longest)
     shared = q.shape[1] != k.shape[1]
     out: Any = varlen_attn(q, k, v, *where, scale=scale, window_size=(-1, 0), enable_gqa=shared)
+    assert isinstance(out, Tensor)
     return out
 
 
-for kind, kernel in (("sdpa", by_sdpa), ("flex", by_flex), ("varlen", by_varlen)):
+KERNELS: dict[Attention, Any] = {"sdpa": by_sdpa, "flex": by_flex, "varlen": by_varlen}
+for kind, kernel in KERNELS.items():
     AttentionInterface.register(NAMES[kind], attention_function(kernel))

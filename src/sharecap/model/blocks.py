@@ -1,7 +1,7 @@
 """How the model's blocks are computed: redone in the backward pass to save memory, compiled to save time.
 
 Changes results by rounding at most. Each block's `forward` is wrapped and put back; hooks (sharding's, those
-that collect features) stay outside the wrapping, parameters keep their names. It must never outlive its `with`.
+that collect features) stay outside the wrapping, parameters keep their names. It never outlives its `with`.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sharecap.model.attention import Attention
 from sharecap.model.forward import packing
+from sharecap.model.trainable import PartName, part_of
 
 Checkpointing = Literal["none", "selective", "full"]
 
@@ -39,7 +40,7 @@ KEPT = [
 def kept() -> list[Any]:
     """`KEPT`, with the operator that torch has where it carries variable-length attention."""
     try:
-        import torch.nn.attention.varlen  # noqa: F401, PLC0415 - registers it
+        import torch.nn.attention.varlen
     except ImportError:
         return KEPT
     return [*KEPT, torch.ops.torch_attn._varlen_attn.default]
@@ -55,11 +56,11 @@ def computing(
     """Within, the language model attends by layout and blocks are computed so; hold it around `backward` too.
 
     Checkpointing is for blocks that keep something for a gradient: the language model's, and the vision
-    tower's from the first one that learns. Compiled are the language model's alone: the tower is a few percent
-    of a step, and transformers' hooks in it can't be traced. Lengths are dynamic: packs share a compilation.
+    tower's from the first one that learns. Only the language model's are compiled: the tower is a few
+    percent of a step, and transformers' hooks in it can't be traced. All lengths share a compilation.
     """
-    language = blocks_of(model.model.language_model)
-    vision = list(dropwhile(frozen, blocks_of(model.model.vision_tower)))
+    language = blocks_of(model, "language")
+    vision = list(dropwhile(frozen, blocks_of(model, "vision")))
     try:
         for block in (*vision, *language):
             forward: Callable[..., Any] = block.forward
@@ -67,7 +68,7 @@ def computing(
                 forward = redone(forward, checkpointing)
             if compiled and block in language:
                 forward = torch.compile(forward, dynamic=True)
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         with packing(model, attention):
             yield
     finally:
@@ -75,9 +76,10 @@ def computing(
             vars(block).pop("forward", None)
 
 
-def blocks_of(part: nn.Module) -> list[nn.Module]:
+def blocks_of(model: nn.Module, part: PartName) -> list[nn.Module]:
     """A part's blocks in order."""
-    return [m for m in part.modules() if isinstance(m, GradientCheckpointingLayer)]
+    blocks = ((name, m) for name, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer))
+    return [block for name, block in blocks if part_of(f"{name}.") == part]
 
 
 def frozen(block: nn.Module) -> bool:

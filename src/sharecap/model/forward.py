@@ -76,7 +76,8 @@ def packed_loss(
     model: LlavaForConditionalGeneration,
     ids: Tensor,  # [T]
     where: Layout,
-    pixels: Tensor | None,
+    pixels: Tensor | Patches | None,
+    *,
     predict: Tensor,  # [S]
     targets: Tensor,  # [S] the token that each of these positions must give
     compiled: bool = False,  # what is not in the blocks

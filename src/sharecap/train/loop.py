@@ -19,6 +19,7 @@ from torch.optim import AdamW
 
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.model import folder, trainable
+from sharecap.model.attention import check
 from sharecap.model.blocks import computing
 from sharecap.model.build import Llava
 from sharecap.model.trainable import Trainable
@@ -54,6 +55,7 @@ def train(
     world = joined(config.device)
     llava = folder.load(start) if isinstance(start, Path) else start
     model: Any = llava.model
+    check(config.attention, world.device, torch.bfloat16 if config.precision == "bf16" else model.dtype)
     documents = prepare(config, llava, rows, directory, world)
     total = config.steps_for(len(documents.learned))
     learns = trainable.resolve(model, config.rules)
