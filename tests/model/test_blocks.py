@@ -60,9 +60,7 @@ def test_checkpointing_changes_no_bit(llava: Llava, plain: dict[str, Tensor], ki
 
 
 def test_checkpointing_runs_blocks_again_unless_they_are_frozen(llava: Llava) -> None:
-    language, vision = (
-        blocks_of(x) for x in (llava.model.model.language_model, llava.model.model.vision_tower)
-    )
+    language, vision = blocks_of(llava.model, "language"), blocks_of(llava.model, "vision")
     runs = [0] * (len(language) + len(vision))
     hooks = [
         block.mlp.register_forward_pre_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))  # type: ignore[union-attr]

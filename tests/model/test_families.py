@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText
 
+from sharecap.model.attention import layout
 from sharecap.model.folder import save
-from sharecap.model.forward import layout, packed_forward
+from sharecap.model.forward import packed_forward
 from tests.model.tiny import tiny_llava
 
 LENGTHS = (23, 9, 40, 23, 11)

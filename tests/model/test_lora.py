@@ -8,9 +8,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model.attention import layout
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
-from sharecap.model.forward import layout, packed_forward
+from sharecap.model.forward import packed_forward
 from sharecap.model.lora import Lora
 from sharecap.model.trainable import Rule, Trainable, apply, resolve
 from tests.model.tiny import tiny_llava

@@ -15,9 +15,10 @@ from sharecap.chat.templates import question, template_named
 from sharecap.chat.tokenise import Cutter
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
+from sharecap.model.attention import layout
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
-from sharecap.model.forward import layout, packed_forward
+from sharecap.model.forward import packed_forward
 from sharecap.model.generation import Decoding, Generator, Query
 from sharecap.model.lora import Lora
 from sharecap.model.pixels import Patches, Pixels

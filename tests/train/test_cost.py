@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from sharecap.model.attention import layout
 from sharecap.model.build import Llava
-from sharecap.model.forward import layout, packed_forward, packing
+from sharecap.model.forward import packed_forward, packing
 from sharecap.model.trainable import Rule, apply, resolve
 from sharecap.train.config import TrainConfig
 from sharecap.train.cost import RowKind, cost_of, work_of_kinds, work_of_packs
