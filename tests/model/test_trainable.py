@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sharecap.errors import UsageError
+from sharecap.model.attention import layout
 from sharecap.model.build import Llava
-from sharecap.model.forward import layout, packed_forward
+from sharecap.model.forward import packed_forward
 from sharecap.model.trainable import Rule, apply, resolve
 from tests.model.tiny import tiny_llava
 

@@ -1,151 +1,33 @@
 """The one packed forward pass: several documents in one row, none of which can see another.
 
 Hugging Face's Llava leaks between packed documents unless the call is made just so; this is the only place
-that makes it. No [T, T] mask is ever built. It must never change the model that it is given.
+that makes it. It must never change the model that it is given.
 
-Shape letters: T tokens of the pack, N documents of a group, L their longest length, H heads, D head width,
-S positions whose logits are kept, V vocabulary.
+Shape letters: T tokens of the pack, S positions whose logits are kept, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, LlavaForConditionalGeneration
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
 
-ATTENTION = "sharecap_packed"
-"""Name of our attention in transformers while a pack is in work; never written to a config."""
-
-WASTE = 1.25
-"""Documents share a group while padding them to the longest costs at most this much more places."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a pack's tokens lie in the padded groups that attention works on."""
-
-    positions: Tensor  # [1, T] place of each token in its document
-    groups: tuple[tuple[int, int], ...]  # (N, L) of each group
-    spread: (
-        Tensor  # [sum of N * L]: the token at each place of the groups laid end to end (padding: some token)
-    )
-    padding: Tensor  # places that are padding
-    back: Tensor  # [T]: the place of each token
-
-
-def layout(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-    """The layout of documents of these lengths, laid end to end."""
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    back = np.empty(starts[-1], dtype=np.int64)
-    groups, spread, padding, offset = [], [], [], 0
-    for members in grouped(lengths):
-        longest = lengths[members[0]]
-        groups.append((len(members), longest))
-        for i in members:
-            start, length = starts[i], lengths[i]
-            spread.append(start + np.minimum(np.arange(longest), length - 1))
-            padding.append(np.arange(offset + length, offset + longest))
-            back[start : start + length] = np.arange(offset, offset + length)
-            offset += longest
-    positions = np.concatenate([np.arange(length) for length in lengths])[None]
-    tensors = (
-        torch.from_numpy(x).to(device) for x in (np.concatenate(spread), np.concatenate(padding), back)
-    )
-    return Layout(torch.from_numpy(positions).to(device), tuple(groups), *tensors)
-
-
-def grouped(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Document numbers in groups of like length, longest first."""
-    members: list[int] = []
-    filled = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if members and (len(members) + 1) * lengths[members[0]] > WASTE * (filled + lengths[i]):
-            yield members
-            members, filled = [], 0
-        members.append(i)
-        filled += lengths[i]
-    yield members
-
-
-def attend(
-    _: nn.Module,
-    query: Tensor,  # [1, H, T, D]
-    key: Tensor,  # [1, H or fewer, T, D]
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    packed: Layout,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **__: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each document; returns [1, T, H, D]."""
-    assert attention_mask is None, "packs are told apart by their layout, never by a mask"
-    assert sliding_window is None, "sliding windows are not packed"
-    assert softcap is None, "soft caps are not packed"
-    shared = query.shape[1] != key.shape[1]
-    spread: Any = Spread.apply
-    gather: Any = Gather.apply
-    q, k, v = (spread(x[0].transpose(0, 1), packed) for x in (query, key, value))  # [places, H, D]
-    results, at = [], 0
-    for n, length in packed.groups:
-        q_, k_, v_ = (x[at : at + n * length].unflatten(0, (n, length)).transpose(1, 2) for x in (q, k, v))
-        out = scaled_dot_product_attention(
-            q_, k_, v_, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=shared
-        )
-        results.append(out.transpose(1, 2).flatten(0, 1))  # [N * L, H, D]
-        at += n * length
-    joined = results[0] if len(results) == 1 else torch.cat(results)
-    return gather(joined, packed).unsqueeze(0), None
-
-
-class Spread(torch.autograd.Function):
-    """Tokens [T, ...] to their places in the groups.
-
-    No token attends to padding, since attention is causal: so padding has no gradient, and the gradient is a
-    plain look-up where autograd would add up row by row, which took half of a step.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, packed: Layout) -> Tensor:
-        ctx.packed = packed
-        return tokens.index_select(0, packed.spread)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].index_select(0, ctx.packed.back), None
-
-
-class Gather(torch.autograd.Function):
-    """Places back to tokens, the reverse of `Spread`. What padding gave is dropped: its gradient is zero."""
-
-    @staticmethod
-    def forward(ctx: Any, places: Tensor, packed: Layout) -> Tensor:
-        ctx.packed = packed
-        return places.index_select(0, packed.back)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        spread = gradients[0].index_select(0, ctx.packed.spread)
-        return spread.index_fill_(0, ctx.packed.padding, 0.0), None
-
-
-AttentionInterface.register(ATTENTION, attend)
+from sharecap.model.attention import NAMES, Attention, Layout
+from sharecap.model.loss import summed_loss
 
 
 @contextmanager
-def packing(model: LlavaForConditionalGeneration) -> Iterator[None]:
-    """Within, the language model attends by layout; hold it around `backward` if blocks are redone."""
+def packing(model: LlavaForConditionalGeneration, attention: Attention = "sdpa") -> Iterator[None]:
+    """Within, the language model attends by layout; hold it around `backward` if blocks are redone.
+
+    Inside another one, that one's kind of attention stays.
+    """
     config: Any = model.model.language_model.config
     before = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    if before not in NAMES.values():
+        config._attn_implementation = NAMES[attention]
     try:
         yield
     finally:
@@ -175,6 +57,21 @@ def packed_forward(
             packed=where,
         ).logits[0]
     return logits if pixels is not None else logits + 0.0 * unused_picture(model)
+
+
+def packed_loss(
+    model: LlavaForConditionalGeneration,
+    ids: Tensor,  # [T]
+    where: Layout,
+    pixels: Tensor | None,
+    *,
+    predict: Tensor,  # [S]
+    targets: Tensor,  # [S] the token that each of these positions must give
+    compiled: bool = False,  # what is not in the blocks
+) -> Tensor:
+    """Sum of the cross-entropies of the packed forward pass, float32; its logits are never whole."""
+    with summed_loss(model.lm_head, targets, compiled):
+        return packed_forward(model, ids, where, pixels, predict)
 
 
 def unused_picture(model: LlavaForConditionalGeneration) -> Tensor | float:

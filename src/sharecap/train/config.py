@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sharecap.errors import UsageError
+from sharecap.model.attention import Attention
+from sharecap.model.blocks import Checkpointing
 from sharecap.model.trainable import Rule
 
 
@@ -22,6 +24,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
     precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; weights keep theirs
+    attention: Attention = "sdpa"  # kernel of the language model; "flex" and "varlen" need a GPU
+    checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
+    compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
     too_long: Literal["refuse", "drop"] = "refuse"  # rows that don't fit a pack; dropped ones are counted
     seed: int = 0  # of the order of rows
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one

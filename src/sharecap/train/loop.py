@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.chat.templates import template_named
@@ -24,8 +23,10 @@ from sharecap.chat.tokenise import Cutter, Document
 from sharecap.data.loading import PackTensors, Step, check_files, steps
 from sharecap.errors import SharecapError
 from sharecap.model import folder, trainable
+from sharecap.model.attention import check, layout
+from sharecap.model.blocks import computing
 from sharecap.model.build import Llava
-from sharecap.model.forward import layout, packed_forward, packing
+from sharecap.model.forward import packed_loss
 from sharecap.model.pixels import Pixels
 from sharecap.records import Conversation
 from sharecap.train import checkpoint
@@ -53,6 +54,7 @@ def train(
     clock = time.monotonic()
     llava = folder.load(start) if isinstance(start, Path) else start
     model: Any = llava.model.to(device_of(config))  # type: ignore[arg-type]
+    check(config.attention, model.device, torch.bfloat16 if config.precision == "bf16" else model.dtype)
     documents, dropped = prepare(config, llava, rows)
     total = config.steps_for(len(documents))
     learns = trainable.resolve(model, config.rules)
@@ -78,14 +80,15 @@ def train(
         last=total,
     )
     model.train()
-    with open(directory / METRICS, "a", encoding="utf-8") as log, packing(model):
+    how = computing(model, config.attention, config.checkpointing, config.compile)
+    with open(directory / METRICS, "a", encoding="utf-8") as log, how:
         asked = time.monotonic()
         for step in stream:
             begun = time.monotonic()
             scale = rate_scale(step.number, total, config.warmup_ratio)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * scale
-            loss = learn(model, step, config.precision)
+            loss = learn(model, step, config.precision, config.compile)
             if step.number == 0:
                 check_gradients(model)
             norm = float(nn.utils.clip_grad_norm_([p for _, ps in groups for p in ps], config.clip))
@@ -165,24 +168,24 @@ def rate_scale(step: int, total: int, warmup_ratio: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def learn(model: Any, step: Step, precision: str) -> float:
+def learn(model: Any, step: Step, precision: str, compiled: bool = False) -> float:
     """Gradients of one step's loss, pack by pack; returns that loss, the mean over the learned tokens."""
     device = model.device
     total = torch.zeros((), device=device)
     for pack in step.packs:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = logits_of(model, pack, device)
-        loss = cross_entropy(logits.float(), pack.targets.to(device), reduction="sum") / step.learned
+            loss = loss_of(model, pack, device, compiled) / step.learned
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
 
 
-def logits_of(model: Any, pack: PackTensors, device: torch.device) -> Tensor:
-    """Logits [S, V] of a pack's learned positions."""
+def loss_of(model: Any, pack: PackTensors, device: torch.device, compiled: bool) -> Tensor:
+    """Summed loss of a pack's learned positions."""
     pixels = None if pack.pixels is None else pack.pixels.to(device)
     where = layout(pack.lengths, device)
-    return packed_forward(model, pack.ids.to(device), where, pixels, pack.predict.to(device))
+    ids, predict, targets = (x.to(device) for x in (pack.ids, pack.predict, pack.targets))
+    return packed_loss(model, ids, where, pixels, predict=predict, targets=targets, compiled=compiled)
 
 
 def check_gradients(model: nn.Module) -> None:
