@@ -293,18 +293,13 @@ def show(runs: dict[str, list[Took]]) -> None:
     def middle(name: str, figure: Callable[[Took], float]) -> float:
         return statistics.median(figure(took) for took in runs[name])
 
-    print(
-        f"\n{'':26}{'tokens/s':>10}{'per CPU s':>11}{'padding':>9}{'waits':>8}"
-        f"{'sharecap is':>14}{'by CPU':>8}"
-    )
+    print(f"\n{'':26}{'tokens/s':>10}{'per CPU s':>11}{'padding':>9}{'waits':>8}{'ratio':>14}{'by CPU':>8}")
     for name in runs:
         speeds = [lambda t: t.tokens / t.seconds, lambda t: t.tokens / t.cpu_s]
         mine = [middle(name, figure) for figure in speeds]
         ratios = [middle(OURS, f) / m if OURS in runs else 0 for f, m in zip(speeds, mine, strict=True)]
-        padding, waits = (
-            middle(name, lambda t: 1 - t.tokens / t.places),
-            middle(name, lambda t: t.wait_s / t.seconds),
-        )
+        padding = middle(name, lambda t: 1 - t.tokens / t.places)
+        waits = middle(name, lambda t: t.wait_s / t.seconds)
         print(
             f"{name:26}{mine[0]:>10,.0f}{mine[1]:>11,.0f}{padding:>9.0%}{waits:>8.1%}"
             f"{ratios[0]:>12.2f} x{ratios[1]:>6.2f} x"

@@ -5,7 +5,6 @@ turns, a fifth of these (6 % of all) without a picture. Every word is one token,
 """
 
 import itertools
-import json
 import os
 import random
 from collections.abc import Iterator
@@ -155,9 +154,7 @@ def prepare(place: Path, shape: Shape, image_tokens: int, rows: int) -> int:
     made = make_rows(rows, make_pictures(place / "pictures", rows))
     write_rows(place / "rows.json", made)
     model = make_model(place, shape, image_tokens).model
-    count = sum(p.numel() for p in model.parameters())
-    (place / "shape.json").write_text(json.dumps({"image_tokens": image_tokens, "parameters": count}))
-    return count
+    return sum(p.numel() for p in model.parameters())
 
 
 def rows_of(place: Path) -> list[Conversation]:

@@ -33,9 +33,14 @@ def results(llava: Llava, **how: Any) -> dict[str, Tensor]:
     predict = torch.tensor([6, 7, 30, 60, 104])
     llava.model.zero_grad()
     with computing(llava.model, **how):
-        compiled = bool(how.get("compiled"))
         loss = packed_loss(
-            llava.model, ids, where, pictures(len(LENGTHS)), predict, ids[predict + 1], compiled
+            llava.model,
+            ids,
+            where,
+            pictures(len(LENGTHS)),
+            predict=predict,
+            targets=ids[predict + 1],
+            compiled=bool(how.get("compiled")),
         )
         loss.backward()  # type: ignore[no-untyped-call]
     made = {n: p.grad.clone() for n, p in llava.model.named_parameters() if p.grad is not None}
