@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -75,20 +76,30 @@ def learning(llava: Llava, name: str) -> Iterator[None]:
     llava.model.zero_grad()
 
 
-def forward_of_cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+def shapes_of_groups(q: Tensor, groups: Tensor) -> list[tuple[int, int, int, int]]:
+    return [(n, q.shape[1], length, q.shape[2]) for n, length in groups.view(-1, 2).tolist()]
 
 
-def backward_of_cpu_attention(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
+def forward_of_groups(*inputs: Any, **_: Any) -> int:
+    q, _k, _v, groups, *_others = inputs
+    return sum(sdpa_flop_count(shape, shape, shape) for shape in shapes_of_groups(q, groups))
+
+
+def backward_of_groups(*inputs: Any, **_: Any) -> int:
+    _grad, _out, _sums, q, _k, _v, groups, *_others = inputs
+    shapes = shapes_of_groups(q, groups)
+    return sum(sdpa_backward_flop_count(shape, shape, shape, shape) for shape in shapes)
+
+
+for counts in (forward_of_groups, backward_of_groups):
+    counts._get_raw = True  # type: ignore[attr-defined]  # the counter hands out shapes else
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_operations_are_those_that_torch_counts(llava: Llava, name: str) -> None:
-    aten = torch.ops.aten
     attention = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward_of_cpu_attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward_of_cpu_attention,
+        torch.ops.sharecap.attend_groups: forward_of_groups,
+        torch.ops.sharecap.attend_groups_gradient: backward_of_groups,
     }
     with learning(llava, name), FlopCounterMode(display=False, custom_mapping=attention) as counter:
         list(learn(llava))
