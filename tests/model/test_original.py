@@ -8,9 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 
+from sharecap.artifact import file_digest
+from sharecap.cli import app
 from sharecap.errors import UsageError
 from sharecap.model.build import Llava, Parts, build
+from sharecap.model.folder import save
 from sharecap.model.original import save_original
 from tests.model.tiny import language_folder, tiny_llava, vision_folder
 
@@ -112,6 +116,22 @@ def test_the_weights_put_together_as_llava_does_give_the_same_logits(saved: Path
     ids = torch.cat([words[:3], image, words[3:]])[None]
     ours = llava.model(input_ids=ids, pixel_values=pixels).logits[0]
     torch.testing.assert_close(ours[:, : theirs.shape[1]], theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_the_command_writes_the_same_from_a_saved_model_and_overwrites_nothing(
+    saved: Path, llava: Llava, language: Path, tmp_path: Path
+) -> None:
+    save(llava, tmp_path / "model")
+    words = ["convert", str(tmp_path / "model"), "--language", str(language), "--to"]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "out")], catch_exceptions=False)
+    assert done.stdout == f"LLaVA's layout: {tmp_path / 'out'}\n"
+    for name in ("model.safetensors", "vision_tower/model.safetensors", "tokenizer.model"):
+        assert file_digest(tmp_path / "out" / name) == file_digest(saved / name)
+    before = file_digest(tmp_path / "model/config.json")
+    error = CliRunner().invoke(app, [*words, str(tmp_path / "model")]).exception
+    assert isinstance(error, UsageError)
+    assert str(error).startswith("directory is not empty: ")
+    assert file_digest(tmp_path / "model/config.json") == before
 
 
 def test_one_matrix_is_llavas_linear_projector(tmp_path: Path, language: Path) -> None:

@@ -12,12 +12,15 @@ from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model.build import Parts, build
+from sharecap.model.folder import save
 from sharecap.recipes.find import find_recipe
 from sharecap.recipes.plan import GIB, Machine, largest_pack, lines, plan
 from sharecap.recipes.settings import with_settings
 from sharecap.recipes.shapes import shape_of
 from sharecap.train.cost import RowKind, cost_of, work_of_kinds
 from sharecap.train.memory import Imagined
+from tests.model.tiny_qwen import qwen_folder
 from tests.recipes.rows import quick, user_folder
 
 
@@ -96,6 +99,20 @@ def test_rows_at_hand_are_measured(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plan", "tiny", "--data", str(user / "rows"), *settings])
     assert "lengths of rows: measured on a sample" in done.stdout
     assert "fits (fsdp)" in done.stdout
+
+
+def test_a_whole_model_is_planned_from_its_configuration(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
+    llava = build(Parts(user / "models/tower", user / "models/language"))
+    save(llava, tmp_path / "llava")
+    words = ["--data", str(user / "rows"), "--set", "pretrain.rules.vision.from_block=1"]
+    sft = told("tiny", *words, "--set", f"parts={tmp_path / 'llava'}")["stages"][2]
+    assert sft["parameters"] == sum(p.numel() for p in llava.model.parameters())
+    assert sft["model_bytes"] == 4 * sft["parameters"]
+    assert [(kind["rows"], kind["images"]) for kind in sft["kinds"]] == [(1, 0), (8, 1)]
+    qwen = qwen_folder(tmp_path / "qwen")
+    with pytest.raises(UsageError, match=r"only LLaVAs can be planned, not 'qwen3_vl': .*qwen\. train"):
+        told("tiny", *words, "--set", f"parts={qwen}")
 
 
 def test_a_plan_that_can_t_be_made_is_one_clear_line(tmp_path: Path) -> None:

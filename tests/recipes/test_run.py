@@ -1,20 +1,23 @@
 """`sharecap train`: stages as finished directories that are never done twice and never overwritten."""
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from sharecap.artifact import read, stage
+from sharecap.artifact import file_digest, files_digest, read, stage
 from sharecap.cli import app
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.model.folder import load
 from sharecap.recipes import run as running
 from sharecap.recipes.run import follow
+from tests.model.tiny_qwen import qwen_folder
 from tests.recipes.rows import quick, user_folder
 
 
@@ -50,6 +53,21 @@ def test_three_stages_leave_three_models_each_made_from_the_one_before(user: Pat
     assert stages[2].metrics["steps"] == 2
     assert stages[2].metrics["settings"]["checkpoint_every"] == 20
     assert load(trained / "sft/model").template == "vicuna_v1"
+
+
+def test_every_model_has_a_card_that_tells_its_stages_and_data_and_no_place(
+    user: Path, trained: Path
+) -> None:
+    align, sft = ((trained / name / "model/README.md").read_text() for name in ("align", "sft"))
+    assert "# tiny, stage sft\n" in sft
+    assert re.findall(r"^### (.*)$", align, re.M) == ["1. align"]
+    assert re.findall(r"^### (.*)$", sft, re.M) == ["1. align", "2. pretrain", "3. sft"]
+    for name in ("captions", "instructions"):
+        assert rf"| {name}\.json | {file_digest(user / f'rows/{name}.json')} |" in sft
+    assert f"| start | {read(trained / 'pretrain').digest} |" in sft
+    assert r"| parts\.vision | tower |" in sft
+    assert str(user) not in sft
+    assert "Not stated. It follows from the licences of the parts" in sft
 
 
 def test_what_is_finished_is_not_done_again_and_what_changed_is_said(
@@ -89,6 +107,28 @@ def test_a_killed_stage_goes_on_and_the_finished_ones_stay(user: Path, tmp_path:
         train(user, tmp_path, settings=settings)
     assert calls == [1, 2, 1, 2, 3, 3, 4, 1, 2]  # pretraining went on after its checkpoint of step 2
     assert read(tmp_path / "align").finished == aligned
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen"])
+def test_a_stage_can_start_from_the_directory_of_a_whole_model(
+    kind: str, user: Path, trained: Path, tmp_path: Path
+) -> None:
+    base = trained / "sft/model" if kind == "llava" else qwen_folder(tmp_path / "qwen")
+    settings = [f"parts={base}", "sft.start=", "sft.steps=2"]
+    settings += ["sft.template=own"] * (kind == "qwen")
+    (found,) = train(user, tmp_path / "out", "--stage", "sft", settings=settings)["stages"]
+    made = read(tmp_path / "out/sft")
+    assert made.config["parts"] == str(base)
+    assert made.inputs["model"] == files_digest(base)
+    assert ("flops" in found) == (kind == "llava")
+    before, after = load(base), load(Path(found["model"]))
+    assert after.template == ("own" if kind == "qwen" else "vicuna_v1")
+    name = "model.language_model.norm.weight"
+    assert not torch.equal(before.model.state_dict()[name], after.model.state_dict()[name])
+    assert "| sft |" in (tmp_path / "out/sft/model/README.md").read_text()
+    with pytest.raises(UsageError, match=r"no such model directory: .*gone\. give a whole model's"):
+        train(user, tmp_path / "no", "--stage", "sft", settings=[f"parts={tmp_path / 'gone'}", "sft.start="])
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_single_stage_needs_what_it_starts_from(user: Path, tmp_path: Path) -> None:

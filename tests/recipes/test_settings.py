@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sharecap.errors import UsageError
+from sharecap.model.lora import Lora
 from sharecap.model.trainable import Rule
 from sharecap.recipes.find import OURS, find_recipe
 from sharecap.recipes.recipe import Recipe, Stage
@@ -66,11 +67,32 @@ def test_ablations_change_what_they_say_and_nothing_else() -> None:
         ("pretrain.rules.vision.from_block=18", "pretrain.rules.vision.from_block: 12 -> 18"),
         ("pretrain.rules.0.from_block=18", "pretrain.rules.vision.from_block: 12 -> 18"),
         ("stages.sft.train.seed=3", "sft.seed: 0 -> 3"),
+        ("sft.start=", "sft.start: pretrain -> "),
     ],
 )
 def test_a_setting_changes_one_field_by_its_type(setting: str, line: str) -> None:
     base = sharegpt4v_7b()
     assert differences(base, with_settings(base, [setting])) == [line]
+
+
+def test_adapters_are_set_field_by_field_and_taken_away_whole() -> None:
+    base = sharegpt4v_7b()
+    path = "sft.rules.language.lora"
+    changed = with_settings(base, [f"{path}.rank=8", f"{path}.alpha=16", f"{path}.targets=q_proj,v_proj"])
+    rule = changed.stage("sft").train.rules[1]
+    assert rule == Rule("language", 2e-5, lora=Lora(rank=8, alpha=16.0, targets=("q_proj", "v_proj")))
+    assert f"{path}.rank: - -> 8" in differences(base, changed)
+    assert with_settings(changed, [f"{path}=none"]) == base
+    with pytest.raises(UsageError, match=rf"no field 'ranks' in {path}\. did you mean rank\?"):
+        with_settings(base, [f"{path}.ranks=8"])
+
+
+def test_a_directory_takes_the_place_of_all_parts() -> None:
+    changed = with_settings(sharegpt4v_7b(), ["parts=models/llava-1.5-7b-hf"])
+    assert changed.parts == Path("models/llava-1.5-7b-hf")
+    assert "parts: - -> models/llava-1.5-7b-hf" in differences(sharegpt4v_7b(), changed)
+    with pytest.raises(UsageError, match=r"parts has no fields\. set it as a whole"):
+        with_settings(changed, ["parts.vision=models/tower"])
 
 
 def test_settings_that_belong_together_are_done_together() -> None:

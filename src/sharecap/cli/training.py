@@ -1,4 +1,4 @@
-"""Commands that train: plan, train."""
+"""Commands that make models: plan, train, convert."""
 
 import os
 from collections.abc import Iterator
@@ -94,6 +94,25 @@ def train(
             for x in results
         ]
         show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(help="A model's directory, such as runs/RECIPE/sft/model.")],
+    *,
+    language: Annotated[
+        Path, typer.Option(help="The language model that it was built from (Vicuna), as downloaded.")
+    ],
+    to: Annotated[Path, typer.Option(help="The directory to write, empty or new.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a model in the layout of LLaVA's own repository, for code that was written against it."""
+    from sharecap.images.dataset import disk_errors
+    from sharecap.model.folder import load
+    from sharecap.model.original import save_original
+
+    with disk_errors(to):
+        save_original(load(model), to, language)
+    show({"path": str(to)}, as_json, [f"LLaVA's layout: {to}"])
 
 
 @contextmanager

@@ -1,14 +1,28 @@
 """The model card, README.md of a saved model: how it was made, from what, and how well it does.
 
-A pure function of the stages' manifests and the scores; it measures and reads nothing. Names and paths come
-from outside: nothing of them may become markup.
+A pure function of the stages' manifests and the scores; it measures and reads nothing. Equal runs give
+equal cards: it must never hold a time, or where on a disk something lay. Names come from outside: nothing of
+them may become markup.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sharecap.markdown import markdown, table, yaml_text
+
+CARD = "README.md"
+"""Its name in a model's folder."""
+
+UNKNOWN = "unknown"
+"""The Hub's word for a licence that nobody has stated."""
+
+OUTCOME = (
+    *("steps", "final_loss", "held_out_loss", "best_step", "tokens", "learned_tokens"),
+    *("dropped_rows", "cut_rows", "parameters"),
+)
+"""What is told of a stage's metrics."""
 
 USE = """```python
 from transformers import pipeline
@@ -31,8 +45,14 @@ class Score:
     questions: int
 
 
-def card(name: str, licence: str, stages: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> str:
-    """The whole file. `stages` are `manifest.json` as dicts, in the order of training."""
+def card(
+    name: str, stages: Sequence[Mapping[str, Any]], scores: Sequence[Score] = (), licence: str = UNKNOWN
+) -> str:
+    """The whole file.
+
+    `stages` are `config`, `inputs`, `metrics` and `code_version` of the stages' manifests, in the order of
+    training.
+    """
     parts = [
         "\n".join(
             (
@@ -49,6 +69,10 @@ def card(name: str, licence: str, stages: Sequence[Mapping[str, Any]], scores: S
         USE,
         "## Scores",
         score_table(scores) if scores else "Not measured.",
+        "## Licence",
+        "Not stated. It follows from the licences of the parts and of the data below."
+        if licence == UNKNOWN
+        else f"{markdown(licence)}.",
         "## How it was made",
         *(stage_text(number, manifest) for number, manifest in enumerate(stages, 1)),
     ]
@@ -70,14 +94,11 @@ def stage_text(number: int, manifest: Mapping[str, Any]) -> str:
     """One stage: its recipe, its inputs by digest, what came out."""
     recipe = [(f"{markdown(path)}", markdown(value)) for path, value in flat(manifest["config"])]
     inputs = [(markdown(str(k)), markdown(str(v))) for k, v in sorted(manifest["inputs"].items())]
-    outcome = [(markdown(k), markdown(v)) for k, v in flat(manifest["metrics"])]
-    outcome += [
-        ("digest of the result", markdown(str(manifest["digest"]))),
-        ("finished", markdown(str(manifest["finished"]))),
-        ("made with sharecap", markdown(str(manifest["code_version"]))),
-    ]
+    told = {key: manifest["metrics"][key] for key in OUTCOME if key in manifest["metrics"]}
+    outcome = [(markdown(k), markdown(v)) for k, v in flat(told)]
+    outcome.append(("made with sharecap", markdown(str(manifest["code_version"]))))
     parts = [
-        f"### {number}. {markdown(str(manifest['kind']))}",
+        f"### {number}. {markdown(str(manifest['config']['stage']))}",
         table(("", ""), recipe),
         "Made from, with the sha256 of each:",
         table(("", ""), inputs),
@@ -88,7 +109,7 @@ def stage_text(number: int, manifest: Mapping[str, Any]) -> str:
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested data as pairs of a dotted path and its value; None is left out."""
+    """Nested data as pairs of a dotted path and its value, without None and without a file's folders."""
     if isinstance(value, Mapping):
         for key in value:
             yield from flat(value[key], f"{path}.{key}" if path else str(key))
@@ -97,5 +118,7 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from flat(item, f"{path}[{i}]")
     elif isinstance(value, list | tuple):
         yield path, ", ".join(str(x) for x in value)
+    elif isinstance(value, float):
+        yield path, f"{value:.6g}"
     elif value is not None:
-        yield path, f"{value:.6g}" if isinstance(value, float) else str(value)
+        yield path, Path(value).name if str(value).startswith("/") else str(value)

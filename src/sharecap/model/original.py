@@ -37,9 +37,11 @@ def save_original(llava: Llava, directory: Path, language: Path) -> None:
 
     The places of `<image>` and padding that building added are left out: LLaVA's code has no tokens for them.
     The configuration names the tower by this folder's path; change `mm_vision_tower` when it is moved.
-    `UsageError` for a model that LLaVA's code has no class for.
+    `UsageError` for a model that LLaVA's code has no class for, or if there is something in the directory.
     """
     rows = check(llava, language)
+    if directory.exists() and any(directory.iterdir()):
+        raise UsageError("directory is not empty", where=directory, todo="choose an empty or new one")
     directory.mkdir(parents=True, exist_ok=True)
     weights = {classic_name(name): tensor for name, tensor in merged(llava.model).items()}
     kind = kind_of(llava)

@@ -29,6 +29,9 @@ class Patches:
     values: Tensor  # [patches of all pictures, values of one]
     grid: Tensor  # [N, 3] patches in time (1), height and width
 
+    def __len__(self) -> int:
+        return len(self.grid)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Patches":
         """The same elsewhere; `dtype` is that of the values."""
         return Patches(self.values.to(device, dtype), self.grid.to(device))

@@ -62,7 +62,7 @@ def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) 
         todo = "name a directory that has one, or leave --data away to plan from the recipe's own estimates"
         raise SharecapError("no tokenizer to measure rows with", where=language, todo=todo) from None
     tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
-    cutter = Cutter(tokenizer, template_named(stage.train.template), image_tokens)
+    cutter = Cutter(tokenizer, template_named(stage.train.template, tokenizer), image_tokens)
     chosen = random.Random(0).sample(rows, min(SAMPLE, len(rows)))
     by_images: dict[int, list[Document]] = defaultdict(list)
     for document in cutter.documents(chosen):

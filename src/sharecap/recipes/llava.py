@@ -12,6 +12,8 @@ from sharecap.recipes.recipe import Recipe, Stage
 
 CLIP_224, CLIP_336 = "openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14-336"
 VICUNA_7B, VICUNA_13B = "lmsys/vicuna-7b-v1.5", "lmsys/vicuna-13b-v1.5"
+PARTS_7B = Parts(CLIP_336, VICUNA_7B, dtype="bfloat16")  # saved so; what learns is held in float32
+PARTS_13B = replace(PARTS_7B, language=VICUNA_13B)
 
 
 def llava_7b() -> Recipe:
@@ -36,7 +38,7 @@ def llava_1_5_7b() -> Recipe:
     """Pictures of 336 pixels, a projector of two layers, 665K instruction rows."""
     return Recipe(
         "llava_1_5_7b",
-        Parts(CLIP_336, VICUNA_7B, dtype="bfloat16"),  # saved so; what learns is held in float32
+        PARTS_7B,
         (
             Stage("align", paper.align(), (published.LLAVA_LCS_558K,)),
             Stage("sft", paper.sft(), (published.LLAVA_MIX_665K,), start="align"),
@@ -46,5 +48,4 @@ def llava_1_5_7b() -> Recipe:
 
 def llava_1_5_13b() -> Recipe:
     """The same with Vicuna-13B."""
-    small = llava_1_5_7b()
-    return replace(small, name="llava_1_5_13b", parts=replace(small.parts, language=VICUNA_13B))
+    return replace(llava_1_5_7b(), name="llava_1_5_13b", parts=PARTS_13B)

@@ -91,7 +91,10 @@ def plan_stage(
                 f"nothing is known of the rows of stage {stage.name}", where=recipe.name, todo=todo
             )
     else:
-        kinds = files.measured(stage, data, recipe.parts.language, image_tokens)
+        parts = recipe.parts
+        kinds = files.measured(
+            stage, data, parts if isinstance(parts, Path) else parts.language, image_tokens
+        )
     rows = sum(kind.rows for kind in kinds)
     steps = stage.train.steps_for(rows)
     work = work_of_kinds(kinds, image_tokens) * (steps * stage.train.batch_rows / rows)
@@ -114,7 +117,7 @@ def plan_stage(
         memory=memory,
         fits=fits,
         remedies=() if fits else tuple(remedies(imagined, stage.train, kinds, machine)),
-        model_bytes=imagined.parameters * (2 if recipe.parts.dtype == "bfloat16" else 4),
+        model_bytes=imagined.parameters * imagined.dtype.itemsize,
         checkpoint_bytes=imagined.checkpoint_bytes,
     )
 

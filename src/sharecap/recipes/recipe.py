@@ -5,6 +5,7 @@ result. It must never hold a path of one machine: files are named below a data d
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sharecap.errors import UsageError
 from sharecap.model.build import Parts
@@ -29,15 +30,15 @@ class Stage:
     name: str
     train: TrainConfig
     rows: tuple[Source, ...]
-    start: str = ""  # the stage whose model it goes on from; "": the recipe's parts, put together
+    start: str = ""  # the stage whose model it goes on from; "": the recipe's own start
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model from its parts, stage by stage."""
+    """A model stage by stage."""
 
     name: str
-    parts: Parts
+    parts: Parts | Path  # what is put together at the start, or the directory of a whole model to start from
     stages: tuple[Stage, ...]  # in the order in which they run
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sharecap import __version__
 from sharecap.artifact import (
     MANIFEST,
     Artifact,
@@ -24,7 +25,8 @@ from sharecap.artifact import (
     write_atomically,
 )
 from sharecap.errors import SharecapError, UsageError
-from sharecap.model.build import Parts, build
+from sharecap.model.build import Llava, Parts, build
+from sharecap.model.card import CARD, card
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.train.config import HOW, TrainConfig
@@ -83,14 +85,24 @@ class Runner:
         def work(place: Path) -> Mapping[str, Any]:
             if self.rank == 0:
                 write_atomically(place / ASKED, json.dumps(config, indent=1))
-            start = self.to / one.start / MODEL if one.start else build(self.recipe.parts)
+            start = self.to / one.start / MODEL if one.start else whole(self.recipe.parts)
             with self.watch(one.name) as progress:
                 made = train(one.train, start, files.rows_of(one, self.data), place, progress)
+            if self.rank == 0:
+                write_atomically(place / MODEL / CARD, self.card(one, config, inputs, made))
             return {**made, "settings": one.train}
 
         if self.rank > 0:
             return follow(directory, key, work)
         return stage(directory, KIND, config, inputs, work, content=(MODEL,))
+
+    def card(
+        self, one: Stage, config: Mapping[str, Any], inputs: Mapping[str, str], metrics: Mapping[str, Any]
+    ) -> str:
+        """The model's card: this stage, and those that it goes on from."""
+        earlier = [vars(read(self.to / stage_.name)) for stage_ in before(self.recipe, [one])[:-1]]
+        own = {"config": config, "inputs": inputs, "metrics": metrics, "code_version": __version__}
+        return card(f"{self.recipe.name}, stage {one.name}", [*earlier, own])
 
 
 def follow(directory: Path, key: str, work: Callable[[Path], Any], every_s: float = 1.0) -> Artifact:
@@ -129,8 +141,17 @@ def start_of(recipe: Recipe, one: Stage, to: Path) -> dict[str, str]:
         raise UsageError(what, where=to / one.start, todo="run that first, or leave --stage away") from None
 
 
-def parts_digests(parts: Parts) -> dict[str, str]:
+def whole(parts: Parts | Path) -> Llava | Path:
+    """What training starts from."""
+    return parts if isinstance(parts, Path) else build(parts)
+
+
+def parts_digests(parts: Parts | Path) -> dict[str, str]:
     """What the parts are: the digest of a folder's files; a name where the Hub has them."""
+    if isinstance(parts, Path):
+        if not parts.is_dir():
+            raise UsageError("no such model directory", where=parts, todo="give a whole model's: parts=DIR")
+        return {"model": files_digest(parts)}
     named = {"vision": parts.vision, "language": parts.language}
     return {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}
 

@@ -9,8 +9,8 @@ does not understand.
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -82,6 +82,9 @@ def changed(old: Any, hint: Any, change: Any, path: str) -> Any:
     """The new value of one field."""
     if not isinstance(change, dict):
         return parsed(change, hint, path)
+    if old is None:  # what isn't there begins as its class says
+        kind: Any = next(filter(is_dataclass, get_args(hint)), NoneType)
+        old = kind()
     if not is_dataclass(old) and not (isinstance(old, tuple) and any(is_dataclass(x) for x in old)):
         raise UsageError(f"{path} has no fields", todo=f"set it as a whole: {path}=VALUE")
     return apply(old, change, path)
@@ -89,16 +92,17 @@ def changed(old: Any, hint: Any, change: Any, path: str) -> Any:
 
 def parsed(text: str, hint: Any, path: str) -> Any:
     """`text` as a value of this type: "none" where None is allowed, tuples with commas."""
-    kinds = get_args(hint) or (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if text.lower() == "none" and NoneType in kinds:
         return None
-    inner = next((k for k in kinds if k is not NoneType), hint) if NoneType in kinds else hint
-    if is_dataclass(inner) or any(is_dataclass(x) for x in get_args(inner)):
+    simple = [k for k in kinds if k is not NoneType and not any(map(is_dataclass, (k, *get_args(k))))]
+    if not simple:
         raise UsageError(f"{path} can't be set as a whole", todo="set its fields one by one")
     try:
-        if get_origin(inner) is tuple:
-            return items(text, get_args(inner))
-        return TypeAdapter(hint).validate_strings(text)
+        if get_origin(simple[0]) is tuple:
+            return items(text, get_args(simple[0]))
+        found: Any = Union[tuple(simple)]  # noqa: UP007 - made of a list
+        return TypeAdapter(found).validate_strings(text)
     except ValidationError as error:
         why = error.errors()[-1]["msg"]
     except ValueError as error:

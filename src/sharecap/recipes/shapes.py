@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.model.build import DTYPES, Parts, quiet, used_blocks
+from sharecap.model.build import DTYPES, Parts, check_vision, image_tokens, quiet, used_blocks
 
 ADDED_TOKENS = 2
 """`<image>` and `<pad>`, which Vicuna lacks."""
@@ -53,8 +53,10 @@ KNOWN: dict[str, Any] = {
 }
 
 
-def shape_of(parts: Parts) -> LlavaConfig:
-    """The configuration of the model that `model.build` makes of the parts, up to a few added tokens."""
+def shape_of(parts: Parts | Path) -> LlavaConfig:
+    """The configuration of the model that a recipe starts from, up to a few tokens that `build` adds."""
+    if isinstance(parts, Path):
+        return shape_in(parts)
     vision, text = config_of(parts.vision), config_of(parts.language)
     vision = getattr(vision, "vision_config", vision)
     if not hasattr(vision, "patch_size"):
@@ -74,6 +76,17 @@ def shape_of(parts: Parts) -> LlavaConfig:
     if not 1 <= used_blocks(config) <= vision.num_hidden_layers:
         what = f"{vision.num_hidden_layers} blocks have no feature layer {parts.feature_layer}"
         raise UsageError(what, where=parts.vision)
+    return config  # type: ignore[no-any-return]
+
+
+def shape_in(directory: Path) -> LlavaConfig:
+    """The configuration of a whole model. `UsageError` if it isn't a LLaVA: no other can be counted."""
+    config: Any = config_of(directory)
+    if config.model_type != "llava":
+        todo = "train without a plan"
+        raise UsageError(f"only LLaVAs can be planned, not {config.model_type!r}", where=directory, todo=todo)
+    check_vision(config, directory)
+    config.image_seq_length = image_tokens(config)
     return config  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ LLaVA-1.5's published projector; here the stage that makes it runs first.
 from dataclasses import replace
 
 from sharecap.recipes import paper, published
-from sharecap.recipes.llava import VICUNA_13B, llava_1_5_7b
+from sharecap.recipes.llava import PARTS_7B, PARTS_13B
 from sharecap.recipes.recipe import Recipe, Stage
 
 
@@ -15,7 +15,7 @@ def sharegpt4v_7b() -> Recipe:
     """LLaVA-1.5's architecture, 1.2M detailed captions before the instruction rows, 23K of them in these."""
     return Recipe(
         "sharegpt4v_7b",
-        llava_1_5_7b().parts,
+        PARTS_7B,
         (
             Stage("align", paper.align(), (published.LLAVA_LCS_558K,)),
             Stage("pretrain", paper.pretrain(), (published.SHAREGPT4V_PT,), start="align"),
@@ -26,8 +26,7 @@ def sharegpt4v_7b() -> Recipe:
 
 def sharegpt4v_13b() -> Recipe:
     """The same with Vicuna-13B (in the authors' repository, not in the paper)."""
-    small = sharegpt4v_7b()
-    return replace(small, name="sharegpt4v_13b", parts=replace(small.parts, language=VICUNA_13B))
+    return replace(sharegpt4v_7b(), name="sharegpt4v_13b", parts=PARTS_13B)
 
 
 def unfrozen_from(recipe: Recipe, block: int) -> Recipe:

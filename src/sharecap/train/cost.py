@@ -119,6 +119,11 @@ class Cost:
         return Flops(needed, performed)
 
 
+def counts(config: Any) -> bool:
+    """Whether `cost_of` knows models of this kind: pictures of Qwen's have no one size."""
+    return bool(config.model_type == "llava")
+
+
 def cost_of(llava: nn.Module) -> Cost:
     """The cost of a LLaVA on which `trainable.apply` has said what learns."""
     model: Any = llava

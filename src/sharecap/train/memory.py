@@ -69,6 +69,7 @@ class Imagined:
     def __init__(self, config: LlavaConfig, stage: TrainConfig) -> None:
         self.stage = stage
         self.traces: dict[tuple[PackShape, bool], Live] = {}
+        self.dtype: Any = config.dtype
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode, without_checks():
             self.model: Any = LlavaForConditionalGeneration(config)
@@ -76,7 +77,7 @@ class Imagined:
             trainable.apply(self.model, self.learns)
             for parameter in self.model.parameters():
                 exact = parameter.requires_grad or stage.precision == "fp32"
-                parameter.data = parameter.data.to(torch.float32 if exact else config.dtype)
+                parameter.data = parameter.data.to(torch.float32 if exact else self.dtype)
 
     @property
     def parameters(self) -> int:

@@ -27,10 +27,11 @@ def watched(name: str, quiet: bool = False) -> Iterator[Progress]:
 def note(line: Mapping[str, Any]) -> str:
     """For example `loss 2.131 (held out 2.204) · 12,345 tokens/s · MFU 41 % · 0.2 % waiting · 61.3 GiB`."""
     held_out = f" (held out {line['held_out_loss']:.3f})" if "held_out_loss" in line else ""
+    mfu = [f"MFU {100 * line['mfu']:.0f} %"] if "mfu" in line else []
     parts = (
         f"loss {line['loss']:.3f}{held_out}",
         f"{line['tokens_per_s']:,.0f} tokens/s",
-        f"MFU {100 * line['mfu']:.0f} %",
+        *mfu,
         f"{100 * line['data_wait_s'] / line['seconds']:.1f} % waiting",
         f"{line['memory_bytes'] / 2**30:.1f} GiB",
     )
