@@ -1,17 +1,12 @@
 """Commands that train: plan, train."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sharecap.cli.output import AsJson, show
-
-if TYPE_CHECKING:
-    from sharecap.train.metrics import Progress
 
 Name = Annotated[
     str,
@@ -71,6 +66,7 @@ def train(
     from sharecap.recipes.find import find_recipe
     from sharecap.recipes.run import run
     from sharecap.recipes.settings import differences, with_settings
+    from sharecap.train.view import watched
 
     base = find_recipe(recipe)
     found = with_settings(base, settings or ())
@@ -94,18 +90,3 @@ def train(
             for x in results
         ]
         show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)
-
-
-@contextmanager
-def watched(name: str) -> Iterator["Progress"]:
-    """Show a stage's steps on stderr while the block lasts."""
-    from sharecap.images.progress import Progress
-
-    shown = Progress(f"training {name}: steps")
-
-    def progress(line: dict[str, Any], total: int) -> None:
-        shown.done, shown.total, shown.note = line["step"], total, f"loss {line['loss']:.3f}"
-        shown.tick()
-
-    with shown.shown():
-        yield progress

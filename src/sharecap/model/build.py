@@ -5,6 +5,7 @@ two-layer MLP; other towers, language models and projectors of that kind go the 
 classes unmodified; it must never write to the parts' folders.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,10 @@ class Parts:
     template: str = "vicuna_v1"  # the format that the model will be talked to in
     dtype: Literal["float32", "bfloat16"] = "float32"  # of all weights
     seed: int = 0  # of the projector's initial weights
+
+    def __post_init__(self) -> None:
+        if self.projector_std is not None and not 0 < self.projector_std < math.inf:
+            raise UsageError("projector_std must be a number above 0")
 
 
 @dataclass

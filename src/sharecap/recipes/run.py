@@ -7,7 +7,7 @@ another recipe, or this one with other settings, has trained: that may be days o
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sharecap.artifact import (
     write_atomically,
 )
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.dataset import held
 from sharecap.model.build import Parts, build
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
@@ -43,13 +44,16 @@ def run(
     """Do all stages, or the one named `only`, below `to`; returns the finished ones.
 
     `UsageError`, before anything is done, for files that are missing, or if what lies in `to` was made with
-    other settings. Under torchrun every process calls this with its rank.
+    other settings; `SharecapError` if another command is at work there. Under torchrun every process calls
+    this with its rank.
     """
     chosen = [recipe.stage(only)] if only else list(recipe.stages)
     files.check(chosen, data)
     for one in before(recipe, chosen):
         check_settings(recipe, one, to / one.name)
-    return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
+    to.mkdir(parents=True, exist_ok=True)
+    with held(to) if rank == 0 else nullcontext():
+        return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
 
 
 def before(recipe: Recipe, chosen: list[Stage]) -> list[Stage]:

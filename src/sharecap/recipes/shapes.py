@@ -59,6 +59,8 @@ def shape_of(parts: Parts) -> LlavaConfig:
     vision = getattr(vision, "vision_config", vision)
     if not hasattr(vision, "patch_size"):
         raise UsageError(f"not a vision tower but {vision.model_type!r}", where=parts.vision)
+    if not hasattr(text, "vocab_size"):
+        raise UsageError(f"not a language model but {text.model_type!r}", where=parts.language)
     text.vocab_size += ADDED_TOKENS
     config: Any = LlavaConfig(
         vision_config=vision,
