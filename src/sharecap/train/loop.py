@@ -45,8 +45,8 @@ def train(
     """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
     Goes on from what a killed run with the same configuration and rows left in `directory`/state, which
-    stays: who calls removes it when all is done, as `artifact.stage` does. If rows are held out and another step
-    than the last did best on them, `directory`/best is the model of that step.
+    stays: who calls removes it when all is done, as `artifact.stage` does. If rows are held out and another
+    step than the last did best on them, `directory`/best is the model of that step.
     Under torchrun all processes call this alike, with a directory that they share; the first one writes.
     `SharecapError` for rows that can't be cut exactly or are too long, for pictures that can't be read, for a
     loss that is no number.
