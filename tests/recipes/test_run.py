@@ -3,19 +3,21 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from sharecap.artifact import read, stage
 from sharecap.cli import app
+from sharecap.data.check import REASONS
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.dataset import held
 from sharecap.model.folder import load
 from sharecap.recipes import run as running
 from sharecap.recipes.run import follow
+from sharecap.train.config import Bad
 from tests.recipes.rows import quick, user_folder
 
 
@@ -138,6 +140,22 @@ def test_a_row_that_can_t_be_read_is_listed_with_its_number(tmp_path: Path) -> N
         train(own, own / "out", "--stage", "align")
     (listed,) = (own / "out/align/quarantine.jsonl").read_text().splitlines()
     assert (json.loads(listed)["number"], json.loads(listed)["reason"]) == (3, "malformed")
+    left = [*quick(own), "align.leave_out=malformed,missing"]
+    done = train(own, own / "other", "--stage", "align", settings=left)
+    assert done["stages"][0]["dropped_rows"] == 1
+    with pytest.raises(UsageError, match=r"align.leave_out can't be 'odd' \(Input should be 'malformed'"):
+        train(own, own / "third", settings=[*quick(own), "align.leave_out=odd"])
+    assert set(get_args(Bad)) < set(REASONS)
+
+
+def test_a_later_stage_that_can_t_run_is_told_before_the_first_is_done(user: Path, tmp_path: Path) -> None:
+    for setting, why in (
+        ("pretrain.rules.vision.from_block=6", r"no used block 6 .*: stage pretrain\. use 0 to 2"),
+        ("sft.template=vicuna", r"unknown template 'vicuna': stage sft"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            train(user, tmp_path / "out", settings=[*quick(user), setting])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stage_trains_on_a_mixture(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def train(
         ]
         told = [
             f"{x['stage']}: {x['steps']} steps, loss {x['final_loss']:.3f}, model in {x['model']}"
+            + (f"; {x['dropped_rows']:,} rows left out" if x["dropped_rows"] else "")
+            + (f"; {x['cut_rows']:,} rows cut" if x["cut_rows"] else "")
             for x in results
         ]
         show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)

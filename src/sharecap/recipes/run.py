@@ -12,6 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import LlavaForConditionalGeneration
+
 from sharecap.artifact import (
     MANIFEST,
     Artifact,
@@ -23,11 +26,15 @@ from sharecap.artifact import (
     stage,
     write_atomically,
 )
+from sharecap.chat.own import OWN
+from sharecap.chat.templates import template_named
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.dataset import held
 from sharecap.model.build import Parts, build
+from sharecap.model.trainable import resolve
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
+from sharecap.recipes.shapes import shape_of
 from sharecap.train.config import HOW, TrainConfig
 from sharecap.train.loop import MODEL, train
 from sharecap.train.metrics import Progress
@@ -49,11 +56,26 @@ def run(
     """
     chosen = [recipe.stage(only)] if only else list(recipe.stages)
     files.check(chosen, data)
+    if not all(one.start for one in chosen):  # else the stage before is there, and looked at in a moment
+        check_stages(recipe, chosen)
     for one in before(recipe, chosen):
         check_settings(recipe, one, to / one.name)
     to.mkdir(parents=True, exist_ok=True)
     with held(to) if rank == 0 else nullcontext():
         return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
+
+
+def check_stages(recipe: Recipe, chosen: list[Stage]) -> None:
+    """`UsageError` for a stage whose rules or template don't fit, not when the others are done."""
+    with torch.device("meta"):
+        model: Any = LlavaForConditionalGeneration(shape_of(recipe.parts))
+    for one in chosen:
+        try:
+            resolve(model, one.train.rules)
+            if one.train.template != OWN:
+                template_named(one.train.template)
+        except UsageError as error:
+            raise UsageError(error.what, where=f"stage {one.name}", todo=error.todo) from None
 
 
 def before(recipe: Recipe, chosen: list[Stage]) -> list[Stage]:

@@ -10,6 +10,21 @@ from sharecap.model.attention import Attention
 from sharecap.model.blocks import Checkpointing
 from sharecap.model.trainable import Rule
 
+Bad = Literal[
+    "malformed",
+    "wrong_role",
+    "no_image",
+    "no_place",
+    "empty_answer",
+    "no_answer",
+    "uncuttable",
+    "missing",
+    "unreadable",
+    "not_a_file",
+    "empty",
+]
+"""What can be wrong with a row, as far as it is seen before training (data/check.py)."""
+
 HOW = {
     *("pack_tokens", "pack_images", "workers", "device", "parallel", "attention", "checkpointing", "compile"),
     *("checkpoint_every", "keep_last", "spike", "log_to"),
@@ -40,6 +55,7 @@ class TrainConfig:
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
+    leave_out: tuple[Bad, ...] = ()  # kinds of other bad rows that are left out and counted; all else stops
     seed: int = 0  # of the order of rows
     workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one
