@@ -133,11 +133,14 @@ def test_a_recipe_of_the_user_s_own_is_a_function_in_a_file(tmp_path: Path) -> N
         "from sharecap.recipes.sharegpt4v import sharegpt4v_7b, unfrozen_from\n"
         "def ours(): return replace(unfrozen_from(sharegpt4v_7b(), 18), name='ours')\n"
         "def broken(): return 1 / 0\n"
+        "def leaving(): raise SystemExit\n"
         "def number(): return 3\n"
     )
     assert find_recipe(f"{file}:ours").name == "ours"
     with pytest.raises(UsageError, match=r"fails \(ZeroDivisionError: division by zero\): .*mine.py:broken"):
         find_recipe(f"{file}:broken")
+    with pytest.raises(UsageError, match=r"fails \(SystemExit: \)"):
+        find_recipe(f"{file}:leaving")
     with pytest.raises(UsageError, match=r"not a recipe: .*mine\.py:number"):
         find_recipe(f"{file}:number")
     with pytest.raises(UsageError, match=r"no function 'gone': .*mine\.py"):

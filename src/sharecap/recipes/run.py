@@ -12,12 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlavaForConditionalGeneration
-
 from sharecap.artifact import (
     MANIFEST,
     Artifact,
+    file_digest,
     files_digest,
     key_of,
     mark_of,
@@ -30,7 +28,7 @@ from sharecap.chat.own import OWN
 from sharecap.chat.templates import template_named
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.dataset import held
-from sharecap.model.build import Parts, build
+from sharecap.model.build import Parts, build, without_weights
 from sharecap.model.trainable import resolve
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
@@ -67,8 +65,7 @@ def run(
 
 def check_stages(recipe: Recipe, chosen: list[Stage]) -> None:
     """`UsageError` for a stage whose rules or template don't fit, not when the others are done."""
-    with torch.device("meta"):
-        model: Any = LlavaForConditionalGeneration(shape_of(recipe.parts))
+    model = without_weights(shape_of(recipe.parts), recipe.parts.language)
     for one in chosen:
         try:
             resolve(model, one.train.rules)
@@ -158,7 +155,9 @@ def start_of(recipe: Recipe, one: Stage, to: Path) -> dict[str, str]:
 def parts_digests(parts: Parts) -> dict[str, str]:
     """What the parts are: the digest of a folder's files; a name where the Hub has them."""
     named = {"vision": parts.vision, "language": parts.language}
-    return {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}
+    found = {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}
+    file = parts.projector_file
+    return found if file is None or not file.is_file() else {**found, "projector": file_digest(file)}
 
 
 def check_settings(recipe: Recipe, one: Stage, directory: Path) -> None:
