@@ -21,7 +21,9 @@ from sharecap.errors import SharecapError, UsageError
 
 MANIFEST, STARTED = "manifest.json", "started.json"
 STATE = "state"
-"""Sub-directory for work that only a resume needs (checkpoints, ledgers); it is not part of the digest."""
+"""Sub-directory for work that only a resume needs (checkpoints, pictures); it is not part of the digest.
+
+It is removed once the manifest is there: before that, a kill would cost all that was done."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def stage(
     if (directory / MANIFEST).exists():
         found = read(directory)
         if found.key == key:
+            shutil.rmtree(directory / STATE, ignore_errors=True)  # a kill may have left it
             return found
     spent = begin(directory, kind, key)
     clock = time.monotonic()
@@ -159,6 +162,7 @@ def stage(
     }
     write_atomically(directory / MANIFEST, json.dumps(fields, indent=1, ensure_ascii=False))
     (directory / STARTED).unlink()
+    shutil.rmtree(directory / STATE, ignore_errors=True)
     return read(directory)
 
 

@@ -125,6 +125,23 @@ def test_the_command_mixes_swaps_and_writes(files: dict[str, Path], tmp_path: Pa
     assert "3 of them replaced: 1 by a row about the same image" in CliRunner().invoke(app, command).stdout
 
 
+def test_a_mixture_is_never_written_over_the_rows_that_it_is_read_from(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    before = files["coco"].read_bytes()
+    done = CliRunner().invoke(
+        app, ["mix", str(files["coco"]), "--to", str(tmp_path / "m"), "--out", str(files["coco"])]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert "rows are read from this file" in str(done.exception)
+    assert files["coco"].read_bytes() == before
+    (tmp_path / "file").write_text("mine")
+    done = CliRunner().invoke(app, ["mix", str(files["coco"]), "--to", str(tmp_path / "file/m")])
+    assert "cannot write (Not a directory)" in str(done.exception)
+    with pytest.raises(UsageError, match="weight must be a number above 0"):
+        part_of(f"{files['coco']},weight=nan")
+
+
 def test_counted_replacements_are_first_those_about_the_same_images(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -164,6 +164,18 @@ def test_stock_is_taken_with_versions_problems_and_where_the_rest_is(tmp_path: P
     assert f"pope: 1 questions about 1 pictures ({stock['pope'].version})" in done.stdout
 
 
+def test_files_of_another_make_cost_their_benchmark_one_line_and_no_other(tmp_path: Path) -> None:
+    pope(tmp_path / "pope", pictures(tmp_path / "drawn", 1)[0])
+    for name in ("vizwiz", "gqa", "scienceqa", "seed-bench"):
+        (tmp_path / name).mkdir()
+        whole(tmp_path / name / ("problems.json" if name == "scienceqa" else "val.json"), {"questions": 7})
+    stock = {entry.benchmark: entry for entry in take_stock(tmp_path)}
+    assert not stock["pope"].problem
+    for name in ("vizwiz", "gqa", "scienceqa", "seed-bench"):
+        assert stock[name].problem
+        assert "\n" not in stock[name].problem
+
+
 @pytest.mark.parametrize(("questions", "version"), [(2910, "old form"), (3000, "new form")])
 def test_the_two_releases_of_popes_random_split_are_told_apart(
     tmp_path: Path, questions: int, version: str

@@ -59,3 +59,15 @@ def test_nothing_is_written_over_and_other_benchmarks_have_no_upload(tmp_path: P
         write_upload("pope", path, None, tmp_path / "up")
     with pytest.raises(UsageError, match="add --labels"):
         write_upload("mmbench", path, None, tmp_path / "up")
+
+
+def test_what_can_t_be_read_or_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"question_id": 1, "text": "x"}])
+    with pytest.raises(SharecapError, match=r"cannot read \(No such file or directory\): .*gone\.tsv"):
+        write_upload("vqav2", tmp_path / "gone.tsv", None, tmp_path / "up.json")
+    with pytest.raises(SharecapError, match=r"cannot write \(No such file or directory\): .*none/"):
+        write_upload("vqav2", path, None, tmp_path / "none/up.json")
+    odd = lines(tmp_path / "odd.jsonl", [{"question_id": "\ud800", "text": "\ud800"}])
+    with pytest.raises(SharecapError, match="half of a surrogate pair"):
+        write_upload("mm-vet", odd, None, tmp_path / "up.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "odd.jsonl"]

@@ -259,3 +259,11 @@ def test_code_in_pickled_weights_never_runs(tmp_path: Path, vision: Path) -> Non
         build(Parts(vision, language))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["{", '{"image_mean": "x"}', '{"image_std": [1, 0, 1]}'])
+def test_a_damaged_image_processor_is_never_taken_for_none(tmp_path: Path, language: Path, text: str) -> None:
+    tower = vision_folder(tmp_path / "tower")
+    (tower / "preprocessor_config.json").write_text(text)
+    with pytest.raises(SharecapError, match=r"image processor.*: .*tower"):
+        build(Parts(tower, language))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
+from transformers import GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from sharecap.cli import app
@@ -20,6 +20,7 @@ from sharecap.recipes.settings import with_settings
 from sharecap.recipes.shapes import shape_of
 from sharecap.train.cost import RowKind, cost_of, work_of_kinds
 from sharecap.train.memory import Imagined
+from tests.model.tiny import vision_folder
 from tests.model.tiny_qwen import qwen_folder
 from tests.recipes.rows import quick, user_folder
 
@@ -122,6 +123,17 @@ def test_a_plan_that_can_t_be_made_is_one_clear_line(tmp_path: Path) -> None:
         told("llava_7b", "--set", f"parts.language={tmp_path / 'gone'}")
     with pytest.raises(UsageError, match="MFU above 0"):
         told("llava_7b", "--mfu", "45")
+    for word in ("--memory", "--tflops"):
+        with pytest.raises(UsageError, match="a machine needs"):
+            told("llava_7b", word, "nan")
+    GPT2Config(n_embd=32, n_layer=2, n_head=2).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(UsageError, match=r"no LLaVA can be made of a 'gpt2' .*: .*gpt2\. use a Llama"):
+        told("llava_7b", "--set", f"parts.language={tmp_path / 'gpt2'}")
+    with pytest.raises(UsageError, match="not a CLIP or SigLIP but 'gpt2'"):
+        told("llava_7b", "--set", f"parts.vision={tmp_path / 'gpt2'}")
+    vision_folder(tmp_path / "tower")
+    with pytest.raises(UsageError, match="not a language model but 'clip_vision_model'"):
+        told("llava_7b", "--set", f"parts.language={tmp_path / 'tower'}")
     recipe = with_settings(find_recipe("llava_7b"), ["parts.feature_layer=-30"])
     with pytest.raises(UsageError, match="24 blocks have no feature layer -30"):
         plan(recipe, Machine())

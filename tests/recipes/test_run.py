@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from sharecap.artifact import file_digest, files_digest, read, stage
 from sharecap.cli import app
+from sharecap.data.check import REASONS
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.dataset import held
 from sharecap.model.folder import load
 from sharecap.recipes import run as running
 from sharecap.recipes.run import follow
+from sharecap.train.config import Bad
 from tests.model.tiny_qwen import qwen_folder
 from tests.recipes.rows import quick, user_folder
 
@@ -138,7 +141,7 @@ def test_a_single_stage_needs_what_it_starts_from(user: Path, tmp_path: Path) ->
         train(user, tmp_path, "--stage", "sft")
     found = train(user, tmp_path, "--stage", "align")
     assert [s["stage"] for s in found["stages"]] == ["align"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["align"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "align"]
     with pytest.raises(UsageError, match="no stage 'tune'"):
         train(user, tmp_path, "--stage", "tune")
 
@@ -166,6 +169,71 @@ def test_other_rows_under_the_same_name_are_noticed(tmp_path: Path) -> None:
     write_rows(own / "rows/captions.json", read_rows(own / "rows/captions.json")[1:], own / "rows")
     with pytest.raises(UsageError, match=r"trained from other rows, or from another start: .*align"):
         train(own, own / "out", "--stage", "align")
+
+
+def test_a_row_that_can_t_be_read_is_listed_with_its_number(tmp_path: Path) -> None:
+    own = user_folder(tmp_path)
+    rows = json.loads((own / "rows/captions.json").read_text())
+    del rows[3]["conversations"]
+    (own / "rows/captions.json").write_text(json.dumps(rows))
+    with pytest.raises(SharecapError, match=r"1 of 8 rows can't be trained on \(1 malformed\)"):
+        train(own, own / "out", "--stage", "align")
+    (listed,) = (own / "out/align/quarantine.jsonl").read_text().splitlines()
+    assert (json.loads(listed)["number"], json.loads(listed)["reason"]) == (3, "malformed")
+    left = [*quick(own), "align.leave_out=malformed,missing"]
+    done = train(own, own / "other", "--stage", "align", settings=left)
+    assert done["stages"][0]["dropped_rows"] == 1
+    with pytest.raises(UsageError, match=r"align.leave_out can't be 'odd' \(Input should be 'malformed'"):
+        train(own, own / "third", settings=[*quick(own), "align.leave_out=odd"])
+    assert set(get_args(Bad)) < set(REASONS)
+
+
+def test_a_later_stage_that_can_t_run_is_told_before_the_first_is_done(user: Path, tmp_path: Path) -> None:
+    for setting, why in (
+        ("pretrain.rules.vision.from_block=6", r"no used block 6 .*: stage pretrain\. use 0 to 2"),
+        ("sft.template=vicuna", r"unknown template 'vicuna': stage sft"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            train(user, tmp_path / "out", settings=[*quick(user), setting])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_trains_on_a_mixture(tmp_path: Path) -> None:
+    own = user_folder(tmp_path)
+    parts = [f"{own / 'rows/captions.json'},count=3", f"{own / 'rows/instructions.json'},only="]
+    assert CliRunner().invoke(app, ["mix", *parts, "--to", str(own / "rows/mixture")]).exit_code == 0
+    settings = [*quick(own), "align.rows.0.file=mixture", "align.steps=none", "align.epochs=1"]
+    done = train(own, own / "out", "--stage", "align", settings=[*settings, "align.batch_rows=2"])
+    assert done["stages"][0]["steps"] == 2
+    lines = (own / "out/align/metrics.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["images"] for line in lines) == 3
+    mixed = read(own / "rows/mixture")
+    assert read(own / "out/align").inputs["mixture"] == mixed.key
+
+
+def test_a_kill_after_the_last_step_costs_no_more_than_one_before(user: Path, tmp_path: Path) -> None:
+    """The checkpoint stays until the manifest is there: the digest of a large model takes minutes."""
+    settings = [*quick(user), "align.steps=4", "align.checkpoint_every=3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sharecap.artifact.files_digest", interrupt)
+        with pytest.raises(SharecapError, match="run the same command again"):
+            train(user, tmp_path, "--stage", "align", settings=settings)
+    assert [p.name for p in (tmp_path / "align/state").iterdir()] == ["step-00000003"]
+    train(user, tmp_path, "--stage", "align", settings=settings)
+    assert not (tmp_path / "align/state").exists()
+
+
+def interrupt(_: Path, content: object = ()) -> str:
+    """Stands for a digest that is interrupted, once a model is there to be digested."""
+    if content:
+        raise KeyboardInterrupt
+    return "parts"
+
+
+def test_two_commands_never_train_in_one_place(user: Path, tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(SharecapError, match="another command is writing here"):
+        train(user, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_missing_files_are_listed_with_where_people_get_them(user: Path, tmp_path: Path) -> None:

@@ -115,6 +115,16 @@ def test_settings_that_belong_together_are_done_together() -> None:
         ("sft.betas=0.9", r"sft.betas can't be '0.9'"),
         ("sft.precision=fp8", r"sft.precision can't be 'fp8' \(.*'fp32' or 'bf16'"),
         ("sft.batch_rows=0", r"must be at least 1: --set sft.batch_rows=0"),
+        ("sft.clip=0", r"clip must be above 0 \(inf: no clipping\): --set sft.clip=0"),
+        ("sft.clip=nan", r"clip must be above 0"),
+        ("sft.warmup_ratio=nan", r"warmup_ratio must be 0 to 1"),
+        ("sft.betas=0.9,1", r"betas must be"),
+        ("sft.weight_decay=-1", r"weight_decay must be"),
+        ("sft.seed=-1", r"seed must be at least 0"),
+        ("sft.epochs=inf", r"there must be at least one step"),
+        ("sft.spike=nan", r"spike must be above 1"),
+        ("sft.pack_images=0", r"pack_images must be at least 1"),
+        ("sft.rules.language.learning_rate=nan", r"language can't learn at a rate of nan"),
         ("sft.batch_rows.more=1", r"sft.batch_rows has no fields"),
         ("sft.rules=1", r"sft.rules can't be set as a whole"),
         ("sft.batch_rows", r"not a setting: 'sft.batch_rows'\. give PATH=VALUE"),
@@ -145,11 +155,14 @@ def test_a_recipe_of_the_user_s_own_is_a_function_in_a_file(tmp_path: Path) -> N
         "from sharecap.recipes.sharegpt4v import sharegpt4v_7b, unfrozen_from\n"
         "def ours(): return replace(unfrozen_from(sharegpt4v_7b(), 18), name='ours')\n"
         "def broken(): return 1 / 0\n"
+        "def leaving(): raise SystemExit\n"
         "def number(): return 3\n"
     )
     assert find_recipe(f"{file}:ours").name == "ours"
     with pytest.raises(UsageError, match=r"fails \(ZeroDivisionError: division by zero\): .*mine.py:broken"):
         find_recipe(f"{file}:broken")
+    with pytest.raises(UsageError, match=r"fails \(SystemExit: \)"):
+        find_recipe(f"{file}:leaving")
     with pytest.raises(UsageError, match=r"not a recipe: .*mine\.py:number"):
         find_recipe(f"{file}:number")
     with pytest.raises(UsageError, match=r"no function 'gone': .*mine\.py"):

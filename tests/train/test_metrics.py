@@ -78,7 +78,7 @@ def test_the_best_step_is_saved_where_it_is_not_the_last(tmp_path: Path) -> None
     made = train(config, tiny_llava(tmp_path), rows, tmp_path / "out")
     assert made["best_step"] < 24
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        *("best", "metrics.jsonl", "model", "trainable.json")
+        *("best", "metrics.jsonl", "model", "state", "trainable.json")
     }
     told = {line["step"]: line.get("held_out_loss") for line in lines(tmp_path / "out")}
     nothing = dataclasses.replace(config, steps=1, rules=(Rule("projector", 1e-12),))

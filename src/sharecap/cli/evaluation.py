@@ -25,12 +25,14 @@ def evaluate_model(
     from sharecap.evals.runner import evaluate, run_directory
     from sharecap.evals.suite import find_tasks
     from sharecap.evals.tables import score_lines
+    from sharecap.images.dataset import disk_errors
     from sharecap.images.progress import Progress
 
     answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
     tasks, missing = find_tasks(benchmarks, only or ())
     out = run_directory(answerer, tasks, missing, to)
-    evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
+    with disk_errors(out):
+        evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
     results = read_results(out)
     show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
 
@@ -55,6 +57,7 @@ def score(
     from sharecap.evals.suite import read_predictions
     from sharecap.evals.tables import score_lines
     from sharecap.evals.task import grade
+    from sharecap.images.dataset import disk_errors
 
     task, answers = read_predictions(benchmark, predictions, labels, rule)
     records = grade(task, answers, predictions[0])
@@ -64,7 +67,8 @@ def score(
     if found["withheld"]:
         raise SharecapError(f"no score: {found['withheld']}", where=predictions[0])
     if to:
-        keep_predictions(str(predictions[0]), records, to)
+        with disk_errors(to):
+            keep_predictions(str(predictions[0]), records, to)
 
 
 def compare(

@@ -27,11 +27,20 @@ def mix(
     from sharecap.data.mixture import Mixture, Swap, keep, mixed_lines, open_rows, part_of
     from sharecap.data.rows import write_rows
     from sharecap.errors import UsageError
+    from sharecap.images.dataset import disk_errors
 
     if (replace is None) != (not by):
         raise UsageError("give both --replace and --by, or none")
-    swap = None if replace is None else Swap(replace, tuple(map(part_of, by or [])))
-    made = keep(Mixture(tuple(map(part_of, parts)), rows, swap, seed), to)
+    mixture = Mixture(
+        tuple(map(part_of, parts)),
+        rows,
+        None if replace is None else Swap(replace, tuple(map(part_of, by or []))),
+        seed,
+    )
+    if out is not None and out.resolve() in {file.resolve() for file in mixture.files}:
+        raise UsageError("rows are read from this file", where=out, todo="choose another --out")
+    with disk_errors(to):
+        made = keep(mixture, to)
     if out is not None:
         write_rows(out, open_rows(to))
     show(made.metrics, as_json, mixed_lines(made))

@@ -1,17 +1,12 @@
 """Commands that make models: plan, train, convert."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sharecap.cli.output import AsJson, show
-
-if TYPE_CHECKING:
-    from sharecap.train.metrics import Progress
 
 Name = Annotated[
     str,
@@ -71,6 +66,7 @@ def train(
     from sharecap.recipes.find import find_recipe
     from sharecap.recipes.run import run
     from sharecap.recipes.settings import differences, with_settings
+    from sharecap.train.view import watched
 
     base = find_recipe(recipe)
     found = with_settings(base, settings or ())
@@ -91,6 +87,8 @@ def train(
         ]
         told = [
             f"{x['stage']}: {x['steps']} steps, loss {x['final_loss']:.3f}, model in {x['model']}"
+            + (f"; {x['dropped_rows']:,} rows left out" if x["dropped_rows"] else "")
+            + (f"; {x['cut_rows']:,} rows cut" if x["cut_rows"] else "")
             for x in results
         ]
         show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)
@@ -113,18 +111,3 @@ def convert(
     with disk_errors(to):
         save_original(load(model), to, language)
     show({"path": str(to)}, as_json, [f"LLaVA's layout: {to}"])
-
-
-@contextmanager
-def watched(name: str) -> Iterator["Progress"]:
-    """Show a stage's steps on stderr while the block lasts."""
-    from sharecap.images.progress import Progress
-
-    shown = Progress(f"training {name}: steps")
-
-    def progress(line: dict[str, Any], total: int) -> None:
-        shown.done, shown.total, shown.note = line["step"], total, f"loss {line['loss']:.3f}"
-        shown.tick()
-
-    with shown.shown():
-        yield progress

@@ -81,7 +81,7 @@ def prepare(
             f"{len(refused):,} of {len(rows):,} rows can't be trained on ({in_words(refused)}), "
             f"first row {refused[0].id}: {refused[0].what}"
         )
-        todo = f"mend or remove them, or train without them; all are listed in {quarantine}"
+        todo = f"mend them, or have their kind left out; all are listed in {quarantine}"
         raise SharecapError(what, where=refused[0].image or None, todo=todo)
     kept = np.array([i for i in range(len(rows)) if i not in first], dtype=np.int64)
     if not len(kept):

@@ -50,6 +50,13 @@ class Mixed(Sequence[Conversation]):
         return self.sources[source][row]
 
 
+def one_after_another(sources: Sequence[Sequence[Conversation]]) -> Mixed:
+    """All rows of all sources, in their order."""
+    lengths = [len(source) for source in sources]
+    which = np.repeat(np.arange(len(sources), dtype=np.uint16), lengths)
+    return Mixed(sources, which, np.concatenate([np.arange(length) for length in lengths]))
+
+
 def some_of(rows: Sequence[Conversation], numbers: NDArray[np.int64]) -> Mixed:
     """Only the rows of these numbers, in their order."""
     return Mixed([rows], np.zeros(len(numbers), dtype=np.uint16), numbers)

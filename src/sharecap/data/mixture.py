@@ -5,6 +5,7 @@ new ones. The draw depends on the seed alone, and on each part alone: a part mor
 It holds no rows, only which they are; files that changed since are refused.
 """
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,8 +40,10 @@ class Part:
     def __post_init__(self) -> None:
         if self.count is not None and self.weight is not None:
             raise UsageError("give count or weight", where=self.path)
-        if (self.count is not None and self.count < 0) or (self.weight is not None and self.weight <= 0):
-            raise UsageError("count must be at least 0, weight above 0", where=self.path)
+        if self.count is not None and self.count < 0:
+            raise UsageError("count must be at least 0", where=self.path)
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise UsageError("weight must be a number above 0", where=self.path)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class Mixture:
             raise UsageError("a mixture needs a file of rows")
         if weighted != (self.rows is not None):
             raise UsageError("weights share out a number of rows: give both or none", where="mixture")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that rows are read from, or told by."""
+        swapped = () if self.swap is None else (self.swap.old, *(part.path for part in self.swap.new))
+        return (*(part.path for part in self.parts), *swapped)
 
 
 @dataclass(frozen=True)
@@ -186,9 +195,7 @@ def draw(numbers: NDArray[np.int64], count: int, seed: int, part: int, path: Pat
 
 def keep(mixture: Mixture, directory: Path) -> Artifact:
     """Draw the mixture and keep the draw as an artifact; nothing is done if it is there already."""
-    files = [*(part.path for part in mixture.parts)]
-    if mixture.swap is not None:
-        files += [mixture.swap.old, *(part.path for part in mixture.swap.new)]
+    inputs = {str(file.absolute()): Rows(file).places.digest for file in mixture.files}
     parts = tuple(absolute(part) for part in mixture.parts)
     swap = mixture.swap
     if swap is not None:
@@ -200,7 +207,6 @@ def keep(mixture: Mixture, directory: Path) -> Artifact:
         np.save(place / INDEX, np.stack([made.rows.which.astype(np.int64), made.rows.rows]))
         return made.metrics()
 
-    inputs = {str(file.absolute()): Rows(file).places.digest for file in files}
     return artifact.stage(directory, "mixture", mixture, inputs, work)
 
 

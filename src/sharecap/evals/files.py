@@ -24,9 +24,20 @@ not among them: in some tables it is the truth."""
 def read_json(path: Path) -> Any:
     """The content of one JSON file."""
     try:
-        return json.loads(read_text(path))
+        return _loaded(read_text(path))
     except ValueError as error:
         raise SharecapError(f"not JSON ({error})", where=path, todo="is the file complete?") from None
+
+
+def _loaded(text: str) -> Any:
+    """JSON of whole characters: its escapes can spell half of one. `ValueError` for anything else."""
+    value = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair") from None
+    return value
 
 
 def read_text(path: Path) -> str:
@@ -35,10 +46,13 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SharecapError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=path) from None
-    except IsADirectoryError:
-        raise SharecapError("a directory, expected a file", where=path) from None
-    except FileNotFoundError:
-        raise SharecapError("no such file", where=path) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> SharecapError:
+    """The error for a file that isn't there, or is none, or may not be read."""
+    return SharecapError(f"cannot read ({error.strerror})", where=path)
 
 
 def only(directory: Path, pattern: str) -> Path:
@@ -68,7 +82,7 @@ def read_rows(path: Path) -> list[Row]:
 def read_whole(path: Path) -> Any:
     """The value of a JSON file, or the rows of a file of JSON lines, whatever the file's name says."""
     try:
-        value = json.loads(read_text(path))
+        value = _loaded(read_text(path))
     except ValueError:
         return read_rows(path)
     only_line = isinstance(value, dict) and not value.keys().isdisjoint((*IDS, "image_id"))
@@ -77,7 +91,7 @@ def read_whole(path: Path) -> Any:
 
 def _parsed(line: str, number: int, where: Path) -> Row:
     try:
-        row = json.loads(line)
+        row = _loaded(line)
     except ValueError as error:
         what = f"line {number} is not JSON ({error})"
         raise SharecapError(what, where=where, todo="a half-written file can't be scored") from None
@@ -112,6 +126,8 @@ def _separated(path: Path, delimiter: str) -> Iterator[list[str]]:
         raise SharecapError(f"not a table ({error})", where=path) from None
     except UnicodeDecodeError as error:
         raise SharecapError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=path) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _spreadsheet(path: Path) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.suite import FOLDERS
+from sharecap.evals.suite import FOLDERS, read_folder
 from sharecap.evals.task import Task
 
 SOURCES: Mapping[str, str] = {
@@ -66,7 +66,7 @@ def _entries(name: str, folder: Path) -> list[Entry]:
     if not folder.is_dir():
         return [Entry(name, problem=f"not there; given out at {SOURCES[name]}")]
     try:
-        return [_entry(task) for task in FOLDERS[name](folder)]
+        return [_entry(task) for task in read_folder(name, folder)]
     except SharecapError as error:
         return [Entry(name, problem=str(error))]
 

@@ -75,7 +75,11 @@ def read_items(path: Path, *, repair: bool = False) -> list[Record]:
     """The lines of `items.jsonl`. `repair` cuts off a last line that a kill has torn; no file is no lines."""
     if repair and not path.exists():
         return []
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        todo = "remove the directory and evaluate again"
+        raise SharecapError(f"cannot read ({error.strerror})", where=path, todo=todo) from None
     end = content.rfind(b"\n") + 1
     if repair and end < len(content):
         with open(path, "r+b") as f:

@@ -7,7 +7,6 @@ No answer is ever taken over from another model, prompt or set of questions: eac
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -183,7 +182,6 @@ def _finish(
 ) -> dict[str, Any]:
     """Write items in their order and the results; the numbers for the manifest."""
     artifact.write_atomically(directory / ITEMS, "".join(_line(record) for record in records))
-    shutil.rmtree(directory / artifact.STATE, ignore_errors=True)
     by_task: dict[str, list[Record]] = {}
     for record in records:
         by_task.setdefault(record.task, []).append(record)

@@ -3,7 +3,8 @@
 Knows no rule of any benchmark; those are in `benchmarks/`, one file each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sharecap.errors import SharecapError, UsageError
@@ -106,7 +107,13 @@ def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], l
     if len(missing) == len(wanted):
         raise UsageError("no benchmark here", where=directory, todo=f"expected folders {', '.join(wanted)}")
     present = [name for name in wanted if name not in missing]
-    return [task for name in present for task in FOLDERS[name](directory / name)], missing if only else []
+    return [task for name in present for task in read_folder(name, directory / name)], missing if only else []
+
+
+def read_folder(name: str, folder: Path) -> list[Task]:
+    """The tasks of a benchmark that lies in its folder; `SharecapError` if they can't be read."""
+    with expected(name, folder, todo=f"are these the files of {name} as they are given out?"):
+        return FOLDERS[name](folder)
 
 
 def named(benchmark: str) -> str:
@@ -135,14 +142,20 @@ def read_predictions(
     for given in (*paths, labels):
         if given is not None and not given.exists():
             raise UsageError("no such file or directory", where=given)
-    try:
+    with expected(name, paths[0], todo="are these the predictions, and these the labels?"):
         return _read(name, paths, labels, rule)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        # The readers check what people get wrong; JSON of another make altogether ends here.
+
+
+@contextmanager
+def expected(name: str, where: Path, todo: str) -> Iterator[None]:
+    """The readers check what people get wrong; files of another make altogether end here, in one line."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         what = f"not the files of {name} that were expected ({type(error).__name__}: {error})".split("\n")[0]
-        raise SharecapError(
-            what, where=paths[0], todo="are these the predictions, and these the labels?"
-        ) from error
+        raise SharecapError(what, where=where, todo=todo) from error
+    except OSError as error:
+        raise SharecapError(f"cannot read ({error.strerror})", where=error.filename or where) from error
 
 
 def _read(name: str, paths: Sequence[Path], labels: Path | None, rule: str | None) -> Predictions:

@@ -25,17 +25,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def held(dataset: Path) -> Iterator[None]:
-    """Be the one writer of the dataset; `SharecapError` if another process is. A kill frees the hold."""
-    descriptor = os.open(dataset / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def held(directory: Path) -> Iterator[None]:
+    """Be the one writer of a dataset, or of what else a directory holds. A kill frees the hold.
+
+    `SharecapError` if another process has it.
+    """
+    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             todo = "wait until the other sharecap command has ended"
-            raise SharecapError(
-                "another command is writing to the dataset", where=dataset, todo=todo
-            ) from None
+            raise SharecapError("another command is writing here", where=directory, todo=todo) from None
         yield
     finally:
         os.close(descriptor)

@@ -5,10 +5,12 @@ two-layer MLP; other towers, language models and projectors of that kind go the 
 classes unmodified; it must never write to the parts' folders.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -71,6 +73,10 @@ class Parts:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of all weights
     seed: int = 0  # of the projector's initial weights
 
+    def __post_init__(self) -> None:
+        if self.projector_std is not None and not 0 < self.projector_std < math.inf:
+            raise UsageError("projector_std must be a number above 0")
+
 
 @dataclass
 class Llava:
@@ -108,13 +114,12 @@ def build(parts: Parts) -> Llava:
     vision, (language, tokenizer) = vision_part(parts), language_part(parts)
     image_id, pad_id = add_tokens(language, tokenizer)
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    patches_only: Select = "default" if CLASS_TOKENS[vision.config.model_type] else "full"
     config: Any = LlavaConfig(  # type: ignore[call-arg]
         vision_config=vision.config,
         text_config=language.config,
         image_token_index=image_id,
         projector_hidden_act="gelu" if parts.projector == "mlp2x_gelu" else "linear",
-        vision_feature_select_strategy=parts.select or patches_only,
+        vision_feature_select_strategy=parts.select or patches_only(vision.config),
         vision_feature_layer=parts.feature_layer,
         tie_word_embeddings=bool(language.config.tie_word_embeddings),
         pad_token_id=pad_id,
@@ -124,8 +129,7 @@ def build(parts: Parts) -> Llava:
     config.image_seq_length = image_tokens(config)
     check_vision(config, parts.vision)
     check_language(config.text_config, parts.language)
-    with torch.device("meta"):  # allocates nothing: every part is put in below
-        model: Any = LlavaForConditionalGeneration(config)
+    model = without_weights(config, parts.language)  # every part is put in below
     model.model.vision_tower = vision
     model.model.language_model = language.base_model
     model.lm_head = language.get_output_embeddings()
@@ -138,6 +142,22 @@ def build(parts: Parts) -> Llava:
     generation: Any = GenerationConfig
     model.generation_config = generation(pad_token_id=pad_id, **special)
     return Llava(model.eval(), new_processor(config, tokenizer, parts), parts.template)
+
+
+def patches_only(vision: Any) -> Select:
+    """What leaves the tower's class token out, if it has one."""
+    return "default" if CLASS_TOKENS.get(vision.model_type) else "full"
+
+
+def without_weights(config: Any, language: object) -> Any:
+    """The model with shapes alone; `UsageError` for a language model that transformers' LLaVA can't hold."""
+    try:
+        with torch.device("meta"):
+            return LlavaForConditionalGeneration(config)
+    except (AttributeError, ValueError, TypeError) as error:
+        what = f"no LLaVA can be made of a {config.text_config.model_type!r} ({first_line(error)})"
+        todo = "use a Llama, Mistral, Qwen or another common kind"
+        raise UsageError(what, where=language, todo=todo) from None
 
 
 def used_blocks(config: Any) -> int:
@@ -230,6 +250,9 @@ def whole(kind: Any, name: str | Path, parts: Parts, **config: Any) -> Any:
                 ignore_mismatched_sizes=True,
                 **config,
             )
+    except UnpicklingError:
+        what = "cannot load: its weights are not tensors alone, and code in them is never run"
+        raise SharecapError(what, where=name, todo="get it as safetensors") from None
     except Exception as error:  # noqa: BLE001 - whatever a damaged folder makes the loaders raise
         raise SharecapError(f"cannot load ({first_line(error)})", where=name) from None
     sizes = sorted(name for name, *_ in report["mismatched_keys"])
@@ -326,6 +349,18 @@ def colours(name: str | Path) -> dict[str, Any]:
     try:
         found, _ = BaseImageProcessor.get_image_processor_dict(str(name))
     except OSError:
+        if (file := Path(name) / "preprocessor_config.json").exists():
+            raise SharecapError("damaged image processor", where=file) from None
         siglip = TOWERS[read_config(name).model_type] is SiglipVisionModel
         return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if siglip else {}
-    return {key: found[key] for key in COLOURS if found.get(key) is not None}
+    told = {key: found[key] for key in COLOURS if found.get(key) is not None}
+    for key in ("image_mean", "image_std"):
+        if not is_colour(told.get(key, (1, 1, 1)), least=0 if key == "image_mean" else 1e-6):
+            raise SharecapError(f"an image processor with {key} {told[key]!r}", where=name)
+    return told
+
+
+def is_colour(values: Any, least: float) -> bool:
+    """Whether these are numbers for red, green and blue."""
+    three = isinstance(values, list | tuple) and len(values) == 3
+    return three and all(isinstance(x, int | float) and least <= x < math.inf for x in values)

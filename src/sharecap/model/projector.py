@@ -4,6 +4,7 @@ The paper's first stage starts from such a file (its scripts' `--pretrain_mm_mlp
 code that lies in one, nor take part of one.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +81,9 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise SharecapError("no such projector file", where=path, todo="give LLaVA's mm_projector.bin")
     try:
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is refused below, in one line
+            found = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # noqa: BLE001 - whatever a damaged or foreign file makes the unpickler raise
         what = f"cannot be read as tensors ({type(error).__name__})"
         todo = "give LLaVA's mm_projector.bin; a file that would run code is never loaded"

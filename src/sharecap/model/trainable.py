@@ -5,6 +5,7 @@ or through low-rank adapters. Derived from what the forward pass uses: what come
 no gradient and must never be listed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class Rule:
     learning_rate: float  # peak; 0 freezes
     from_block: int = 0  # the first block that learns; above 0, what comes before the blocks stays frozen
     lora: Lora | None = None  # learn through adapters; all else that the rule speaks of stays frozen
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.learning_rate < math.inf:
+            raise UsageError(
+                f"{self.part} can't learn at a rate of {self.learning_rate}", todo="0 freezes it"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from sharecap.artifact import file_digest
+from sharecap import artifact
 from sharecap.chat.templates import template_named
 from sharecap.chat.tokenise import Cutter, Document
-from sharecap.data.rows import read_rows
+from sharecap.data.mixed import Mixed, one_after_another
+from sharecap.data.mixture import open_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes.recipe import Stage
-from sharecap.records import IMAGE_TOKEN, Conversation
+from sharecap.records import IMAGE_TOKEN
 from sharecap.train.cost import RowKind
 
 SAMPLE = 1000
@@ -28,7 +29,7 @@ def check(stages: Sequence[Stage], data: Path) -> None:
             "no such data directory", where=data, todo="give the one that holds the rows: --data"
         )
     sources = dict.fromkeys(source for stage in stages for source in stage.rows)
-    missing = [source for source in sources if not (data / source.file).is_file()]
+    missing = [source for source in sources if not (data / source.file).exists()]
     if missing:
         listed = "; ".join(s.file + (f" (from {s.origin})" if s.origin else "") for s in missing)
         what = f"{len(missing)} of {len(sources)} files of rows are missing"
@@ -38,14 +39,18 @@ def check(stages: Sequence[Stage], data: Path) -> None:
         raise UsageError("no such folder of images", where=data / absent[0], todo="put the images there")
 
 
-def rows_of(stage: Stage, data: Path) -> list[Conversation]:
-    """All rows that the stage learns from, file by file."""
-    return [row for source in stage.rows for row in read_rows(data / source.file, data / source.images)]
+def rows_of(stage: Stage, data: Path) -> Mixed:
+    """All rows that the stage learns from, file by file or mixture by mixture; they stay where they are."""
+    return one_after_another([open_rows(data / source.file, data / source.images) for source in stage.rows])
 
 
 def digests(stage: Stage, data: Path) -> dict[str, str]:
-    """Each file's digest, by the name that the recipe has for it."""
-    return {source.file: file_digest(data / source.file) for source in stage.rows}
+    """What each file holds, or what each mixture was asked for, by the name that the recipe has for it."""
+    found = {source.file: data / source.file for source in stage.rows}
+    return {
+        name: artifact.read(path).key if path.is_dir() else artifact.file_digest(path)
+        for name, path in found.items()
+    }
 
 
 def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) -> tuple[RowKind, ...]:

@@ -44,7 +44,7 @@ def own_recipe(file: Path, function: str) -> Recipe:
         made = found() if callable(found) else None
     except SharecapError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         what = f"the recipe's own code fails ({type(error).__name__}: {error})"
         raise UsageError(what.replace("\n", " "), where=f"{file}:{function}") from error
     if found is None:

@@ -34,7 +34,8 @@ class Machine:
     tflops: float = 989.0  # peak of one GPU, bf16 without sparsity: H100 and H200 989, A100 312
 
     def __post_init__(self) -> None:
-        if self.gpus < 1 or self.memory <= 0 or self.tflops <= 0 or not 0 < self.mfu <= 1:
+        finite = 0 < self.memory < math.inf and 0 < self.tflops < math.inf
+        if self.gpus < 1 or not finite or not 0 < self.mfu <= 1:
             raise UsageError("a machine needs GPUs, memory, a peak, and an MFU above 0 and up to 1")
 
     @property

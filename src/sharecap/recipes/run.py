@@ -7,7 +7,7 @@ another recipe, or this one with other settings, has trained: that may be days o
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sharecap import __version__
 from sharecap.artifact import (
     MANIFEST,
     Artifact,
+    file_digest,
     files_digest,
     key_of,
     mark_of,
@@ -24,11 +25,16 @@ from sharecap.artifact import (
     stage,
     write_atomically,
 )
+from sharecap.chat.own import OWN
+from sharecap.chat.templates import template_named
 from sharecap.errors import SharecapError, UsageError
-from sharecap.model.build import Llava, Parts, build
+from sharecap.images.dataset import held
+from sharecap.model.build import Llava, Parts, build, without_weights
 from sharecap.model.card import CARD, card
+from sharecap.model.trainable import resolve
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
+from sharecap.recipes.shapes import shape_of
 from sharecap.train.config import HOW, TrainConfig
 from sharecap.train.loop import MODEL, train
 from sharecap.train.metrics import Progress
@@ -45,13 +51,30 @@ def run(
     """Do all stages, or the one named `only`, below `to`; returns the finished ones.
 
     `UsageError`, before anything is done, for files that are missing, or if what lies in `to` was made with
-    other settings. Under torchrun every process calls this with its rank.
+    other settings; `SharecapError` if another command is at work there. Under torchrun every process calls
+    this with its rank.
     """
     chosen = [recipe.stage(only)] if only else list(recipe.stages)
     files.check(chosen, data)
+    if isinstance(recipe.parts, Parts) and not all(one.start for one in chosen):
+        check_stages(recipe.parts, chosen)  # a model that is there is looked at in a moment
     for one in before(recipe, chosen):
         check_settings(recipe, one, to / one.name)
-    return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
+    to.mkdir(parents=True, exist_ok=True)
+    with held(to) if rank == 0 else nullcontext():
+        return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
+
+
+def check_stages(parts: Parts, chosen: list[Stage]) -> None:
+    """`UsageError` for a stage whose rules or template don't fit, not when the others are done."""
+    model = without_weights(shape_of(parts), parts.language)
+    for one in chosen:
+        try:
+            resolve(model, one.train.rules)
+            if one.train.template != OWN:
+                template_named(one.train.template)
+        except UsageError as error:
+            raise UsageError(error.what, where=f"stage {one.name}", todo=error.todo) from None
 
 
 def before(recipe: Recipe, chosen: list[Stage]) -> list[Stage]:
@@ -153,7 +176,9 @@ def parts_digests(parts: Parts | Path) -> dict[str, str]:
             raise UsageError("no such model directory", where=parts, todo="give a whole model's: parts=DIR")
         return {"model": files_digest(parts)}
     named = {"vision": parts.vision, "language": parts.language}
-    return {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}
+    found = {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}
+    file = parts.projector_file
+    return found if file is None or not file.is_file() else {**found, "projector": file_digest(file)}
 
 
 def check_settings(recipe: Recipe, one: Stage, directory: Path) -> None:

@@ -10,7 +10,17 @@ from typing import Any
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.model.build import DTYPES, Parts, check_vision, image_tokens, quiet, used_blocks
+from sharecap.model.build import (
+    DTYPES,
+    TOWERS,
+    Parts,
+    check_language,
+    check_vision,
+    image_tokens,
+    patches_only,
+    quiet,
+    without_weights,
+)
 
 ADDED_TOKENS = 2
 """`<image>` and `<pad>`, which Vicuna lacks."""
@@ -54,28 +64,33 @@ KNOWN: dict[str, Any] = {
 
 
 def shape_of(parts: Parts | Path) -> LlavaConfig:
-    """The configuration of the model that a recipe starts from, up to a few tokens that `build` adds."""
+    """The configuration of the model that a recipe starts from, up to a few tokens that `build` adds.
+
+    `UsageError` for parts of which no model can be made.
+    """
     if isinstance(parts, Path):
         return shape_in(parts)
     vision, text = config_of(parts.vision), config_of(parts.language)
     vision = getattr(vision, "vision_config", vision)
-    if not hasattr(vision, "patch_size"):
-        raise UsageError(f"not a vision tower but {vision.model_type!r}", where=parts.vision)
+    if vision.model_type not in TOWERS:
+        raise UsageError(f"not a CLIP or SigLIP but {vision.model_type!r}", where=parts.vision)
+    if not hasattr(text, "vocab_size"):
+        raise UsageError(f"not a language model but {text.model_type!r}", where=parts.language)
     text.vocab_size += ADDED_TOKENS
     config: Any = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,  # class tokens are left out
         projector_hidden_act="gelu" if parts.projector == "mlp2x_gelu" else "linear",
-        vision_feature_select_strategy="default" if vision.model_type.startswith("clip") else "full",
+        vision_feature_select_strategy=parts.select or patches_only(vision),
         vision_feature_layer=parts.feature_layer,
         tie_word_embeddings=bool(text.tie_word_embeddings),
         image_token_index=text.vocab_size - ADDED_TOKENS,
         dtype=DTYPES[parts.dtype],
     )
-    if not 1 <= used_blocks(config) <= vision.num_hidden_layers:
-        what = f"{vision.num_hidden_layers} blocks have no feature layer {parts.feature_layer}"
-        raise UsageError(what, where=parts.vision)
+    check_vision(config, parts.vision)
+    check_language(config.text_config, parts.language)
+    config.image_seq_length = image_tokens(config)
+    without_weights(config, parts.language)
     return config  # type: ignore[no-any-return]
 
 

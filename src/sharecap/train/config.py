@@ -1,5 +1,6 @@
 """What a training run is: every choice that changes the result, in one frozen record."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,21 @@ from sharecap.errors import UsageError
 from sharecap.model.attention import Attention
 from sharecap.model.blocks import Checkpointing
 from sharecap.model.trainable import Rule
+
+Bad = Literal[
+    "malformed",
+    "wrong_role",
+    "no_image",
+    "no_place",
+    "empty_answer",
+    "no_answer",
+    "uncuttable",
+    "missing",
+    "unreadable",
+    "not_a_file",
+    "empty",
+]
+"""What can be wrong with a row, as far as it is seen before training (data/check.py)."""
 
 HOW = {
     *("pack_tokens", "pack_images", "workers", "device", "parallel", "attention", "checkpointing", "compile"),
@@ -39,6 +55,7 @@ class TrainConfig:
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
+    leave_out: tuple[Bad, ...] = ()  # kinds of other bad rows that are left out and counted; all else stops
     seed: int = 0  # of the order of rows
     workers: int = 0  # processes that prepare rows, for each rank; 0: a thread, best on few cores
     device: str = "auto"  # "cpu", "cuda"; auto: a GPU where there is one
@@ -54,15 +71,33 @@ class TrainConfig:
         where = "training configuration"
         if (self.steps is None) == (self.epochs is None):
             raise UsageError("give either steps or epochs", where=where)
-        if (self.steps or self.epochs or 0) <= 0:
+        if not 0 < (self.steps or self.epochs or 0) < math.inf:
             raise UsageError("there must be at least one step", where=where)
-        for name in ("batch_rows", "pack_tokens", "checkpoint_every", "keep_last", "eval_every"):
-            if getattr(self, name) < 1:
+        for name in (
+            "batch_rows",
+            "pack_tokens",
+            "pack_images",
+            "checkpoint_every",
+            "keep_last",
+            "eval_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:  # of these, only pack_images may be None
                 raise UsageError(f"{name} must be at least 1", where=where)
-        if min(self.eval_rows, self.workers) < 0:
-            raise UsageError("eval_rows and workers must be at least 0", where=where)
-        if self.spike is not None and self.spike <= 1:
+        for name in ("eval_rows", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must be at least 0", where=where)
+        # Written so that nan, which is neither above nor below anything, is refused.
+        if self.spike is not None and not self.spike > 1:
             raise UsageError("spike must be above 1, such as 3", where=where)
+        if not 0 <= self.warmup_ratio <= 1:
+            raise UsageError("warmup_ratio must be 0 to 1", where=where)
+        if not self.clip > 0:
+            raise UsageError("clip must be above 0 (inf: no clipping)", where=where)
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError("weight_decay must be a number of at least 0", where=where)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError("betas must be at least 0 and below 1", where=where)
 
     def steps_for(self, rows: int) -> int:
         """Optimiser steps over `rows` rows."""

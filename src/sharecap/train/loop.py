@@ -7,7 +7,6 @@ never go on after a loss is no number.
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +44,9 @@ def train(
 ) -> dict[str, Any]:
     """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
-    Goes on from what a killed run with the same configuration and rows left in `directory`/state. If rows are
-    held out and another step than the last did best on them, `directory`/best is the model of that step.
+    Goes on from what a killed run with the same configuration and rows left in `directory`/state, which
+    stays: who calls removes it when all is done, as `artifact.stage` does. If rows are held out and another
+    step than the last did best on them, `directory`/best is the model of that step.
     Under torchrun all processes call this alike, with a directory that they share; the first one writes.
     `SharecapError` for rows that can't be cut exactly or are too long, for pictures that can't be read, for a
     loss that is no number.
@@ -167,7 +167,6 @@ def save(llava: Llava, dtype: torch.dtype, directory: Path, best: int, kept: Che
         parameter.data = last[name]
     in_precision(llava.model, dtype)
     folder.save(llava, directory / MODEL)
-    shutil.rmtree(directory / STATE)  # three times the size of what learned, of no use any more
 
 
 def in_precision(model: nn.Module, dtype: torch.dtype) -> None:

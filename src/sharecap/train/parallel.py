@@ -17,6 +17,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
+from sharecap.errors import UsageError
+
 PATIENCE = timedelta(minutes=60)
 """How long a rank waits for the others: writing a large model takes one of them minutes."""
 
@@ -57,10 +59,17 @@ class World:
 
 
 def joined(device: str) -> World:
-    """The world of this process: torchrun's, or itself alone. `device` is "cpu", "cuda" or "auto"."""
+    """The world of this process: torchrun's, or itself alone. `device` is "cpu", "cuda" or "auto".
+
+    `UsageError` for a device that is not here.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch raises each for some device
+        raise UsageError(f"no device {device!r} here", todo='use "cpu", or "auto"') from None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World(0, 1, place)
     if place.type == "cuda":

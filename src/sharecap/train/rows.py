@@ -28,7 +28,7 @@ class Rows:
 
     learned: Documents
     held_out: Documents | None
-    dropped: int  # rows that were too long
+    dropped: int  # rows that were left out
     cut: int  # rows that were, and were shortened
 
 
@@ -37,8 +37,7 @@ def prepare(
 ) -> Rows:
     """All rows checked and measured; bad ones are listed in `directory`/quarantine.jsonl.
 
-    `SharecapError` if there are any, but for rows that are too long where the configuration drops or cuts
-    them.
+    `SharecapError` if there are any, but for those that the configuration leaves out or cuts.
     """
     template = template_named(config.template, llava.processor)
     cutter = Cutter(llava.tokenizer, template, llava.image_tokens)
@@ -52,7 +51,7 @@ def prepare(
         room=room,
         quarantine=directory / check.QUARANTINE,
         pack_images=config.pack_images,
-        drop=(check.TOO_LONG, check.TOO_MANY) if config.too_long != "refuse" else (),
+        drop=(*config.leave_out, *((check.TOO_LONG, check.TOO_MANY) if config.too_long != "refuse" else ())),
         workers=config.workers,
     )
     if world.first:

@@ -9,9 +9,9 @@ from sharecap.train.metrics import Progress
 
 
 @contextmanager
-def watched(name: str, quiet: bool = False) -> Iterator[Progress]:
+def watched(name: str) -> Iterator[Progress]:
     """Show a run while the block lasts; what it yields is `train`'s `progress`."""
-    shown = Shown(f"training {name}: steps", quiet=quiet)
+    shown = Shown(f"training {name}: steps")
     with ExitStack() as stack:
 
         def progress(line: dict[str, Any], total: int) -> None:
