@@ -56,8 +56,8 @@ def run(
     """
     chosen = [recipe.stage(only)] if only else list(recipe.stages)
     files.check(chosen, data)
-    if isinstance(recipe.parts, Parts) and not all(one.start for one in chosen):
-        check_stages(recipe.parts, chosen)  # a model that is there is looked at in a moment
+    if not all(one.start for one in chosen):  # else the stage before is there, and looked at in a moment
+        check_stages(recipe.parts, chosen)
     for one in before(recipe, chosen):
         check_settings(recipe, one, to / one.name)
     to.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,12 @@ def run(
         return [Runner(recipe, data, to, watch, rank).run(one) for one in chosen]
 
 
-def check_stages(parts: Parts, chosen: list[Stage]) -> None:
+def check_stages(parts: Parts | Path, chosen: list[Stage]) -> None:
     """`UsageError` for a stage whose rules or template don't fit, not when the others are done."""
+    if isinstance(parts, Path):
+        if not parts.is_dir():
+            raise UsageError("no such model directory", where=parts, todo="give a whole model's: parts=DIR")
+        return  # it is loaded in a moment
     model = without_weights(shape_of(parts), parts.language)
     for one in chosen:
         try:
@@ -172,8 +176,6 @@ def whole(parts: Parts | Path) -> Llava | Path:
 def parts_digests(parts: Parts | Path) -> dict[str, str]:
     """What the parts are: the digest of a folder's files; a name where the Hub has them."""
     if isinstance(parts, Path):
-        if not parts.is_dir():
-            raise UsageError("no such model directory", where=parts, todo="give a whole model's: parts=DIR")
         return {"model": files_digest(parts)}
     named = {"vision": parts.vision, "language": parts.language}
     found = {k: files_digest(Path(v)) if Path(v).is_dir() else str(v) for k, v in named.items()}

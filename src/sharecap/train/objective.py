@@ -1,8 +1,8 @@
 """What a step minimises: the mean loss over the tokens that are learned in it, whatever packs and ranks hold.
 
 Gradients add up pack by pack. Randomness (dropout) is drawn anew for each pack, from the run's seed, the step
-and the pack's tokens: a resumed run, or one with more ranks, draws the same. It must never depend on what ran
-before.
+and the pack's tokens: a resumed run draws the same, and so does one with other ranks as far as its packs are
+the same. It must never depend on what ran before.
 """
 
 import zlib
