@@ -29,7 +29,7 @@ def threads(path: Path) -> None:
 def wait_for_ever(path: Path) -> None:
     """Write this process's id, say so, and do nothing until killed."""
     note(path)
-    print("waiting", flush=True)
+    print("waiting\n", end="", flush=True)  # in one piece, also where Python was told not to buffer
     threading.Event().wait()
 
 

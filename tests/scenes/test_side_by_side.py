@@ -61,9 +61,10 @@ def test_children_end_with_their_parent(tmp_path: Path, number: signal.Signals) 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, **pipes, text=True) as parent:
         assert parent.stdout is not None
-        assert [parent.stdout.readline() for _ in pids] == ["waiting\n"] * len(pids)
-        parent.send_signal(number)
+        said = [parent.stdout.readline() for _ in pids]
+        parent.send_signal(number)  # before anything can fail: leaving the block waits for its end
         _, errors = parent.communicate()
+    assert said == ["waiting\n"] * len(pids)
     if number == signal.SIGINT:
         assert Interrupted.__name__ in errors
     assert all(has_ended(int(pid.read_text())) for pid in pids)
