@@ -108,8 +108,9 @@ def test_two_workers_of_which_one_is_killed_make_the_very_layer_that_one_process
     assert rows(together, "one") == rows(alone, "one")
     assert len(expected.failures) >= 2
     assert (report.captions, report.failures) == (expected.captions, expected.failures)
-    # What died with the worker was at most two blocks on their way, is booked as doubtful, and went again.
-    assert 1 <= report.doubtful <= 4
+    # What died with the worker was at most two blocks on their way (none, if it just waited for its next
+    # one), is booked as doubtful, and went again.
+    assert report.doubtful <= 4
     assert report.in_flight == 0
 
 
