@@ -94,10 +94,14 @@ def test_two_workers_of_which_one_is_killed_make_the_very_layer_that_one_process
     alone = make_dataset(tmp_path / "alone", IMAGES)
     expected = caption(alone, spec, "one")
     teacher.answered.clear()
+    teacher.log.clear()
     killed: list[int] = []
 
     def kill(running: Teacher) -> None:
-        if running.answered.total() == 8 and not killed:
+        # A worker has a block of two out at most: with more than two open, whichever dies was at work.
+        asked = sum(script(seen) != "400" for seen in running.log)  # these are over at once, and not counted
+        still_open = asked - running.answered.total() + 1
+        if running.answered.total() >= 3 and still_open > 2 and not killed:
             killed.append(min(workers()))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -108,9 +112,8 @@ def test_two_workers_of_which_one_is_killed_make_the_very_layer_that_one_process
     assert rows(together, "one") == rows(alone, "one")
     assert len(expected.failures) >= 2
     assert (report.captions, report.failures) == (expected.captions, expected.failures)
-    # What died with the worker was at most two blocks on their way (none, if it just waited for its next
-    # one), is booked as doubtful, and went again.
-    assert report.doubtful <= 4
+    # What died with the worker was at most two blocks on their way, is booked as doubtful, and went again.
+    assert 1 <= report.doubtful <= 4
     assert report.in_flight == 0
 
 
