@@ -35,7 +35,8 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.price import Price
 from sharecap.captions.run import run
 from sharecap.errors import SharecapError, Stopped
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Usage
 from sharecap.scenes.chat_completions import look
 from sharecap.scenes.simulator import Settings, serving

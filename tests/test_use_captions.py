@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from sharecap.captions.layer import layers, read_layer, write_layer
 from sharecap.cli import app
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 
 ROOT = Path(__file__).resolve().parents[1]

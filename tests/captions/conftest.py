@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sharecap.cli import main
-from sharecap.images.catalog import add
+from sharecap.images.add import add
 
 from .server import Teacher, serving
 

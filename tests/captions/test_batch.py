@@ -32,7 +32,7 @@ from sharecap.captions.run_report import RunReport
 from sharecap.captions.teachers import open_teacher
 from sharecap.captions.teachers.batch import MAX_LINE_BYTES, BatchTeacher
 from sharecap.errors import SharecapError, Stopped, UsageError
-from sharecap.images.catalog import add
+from sharecap.images.add import add
 from sharecap.scenes.simulator import Settings, serving
 from sharecap.scenes.world import WorldSpec, make_world
 

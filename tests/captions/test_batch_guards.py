@@ -25,7 +25,8 @@ from sharecap.captions.price import Price
 from sharecap.captions.run import plan, run
 from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.scenes.chat_completions import look
 from sharecap.scenes.simulator import Settings, serving
 

@@ -19,8 +19,9 @@ from sharecap.captions.merge import merge
 from sharecap.captions.price import Price
 from sharecap.captions.run import run
 from sharecap.errors import UsageError
+from sharecap.images.add import add
 from sharecap.images.candidate import Options
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.catalog import Catalog
 from sharecap.markdown import markdown, one_line, yaml_text
 
 from .conftest import Typed, make_dataset

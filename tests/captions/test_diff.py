@@ -10,7 +10,8 @@ import pytest
 from sharecap.captions.diff import diff, word_changes
 from sharecap.captions.layer import TABLE, open_layer, side_by_side, write_layer
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 
 from .conftest import Typed, make_dataset

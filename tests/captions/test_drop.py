@@ -24,7 +24,9 @@ from sharecap.captions.layer import open_layer, read_layer, write_layer
 from sharecap.captions.merge import merge
 from sharecap.captions.run import run
 from sharecap.errors import UsageError
-from sharecap.images.catalog import Catalog, add, failures_of
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
+from sharecap.images.failures import failures_of
 from sharecap.records import Image
 
 from .conftest import Typed, make_dataset

@@ -22,7 +22,8 @@ from sharecap.captions.exports.sidecar import Sidecar
 from sharecap.captions.exports.webdataset import WebDataset
 from sharecap.captions.layer import read_layer, write_layer
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 
 from .conftest import Typed, make_dataset

@@ -16,7 +16,8 @@ from sharecap.captions.fuse import fuse
 from sharecap.captions.layer import open_layer, read_layer, read_missing, write_layer
 from sharecap.captions.price import Price
 from sharecap.errors import Stopped, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 
 from .conftest import Typed, make_dataset
 from .given import given

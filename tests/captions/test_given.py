@@ -12,8 +12,9 @@ import pytest
 from sharecap.captions.given import Given, given_lines, keep_given, lists_of
 from sharecap.captions.layer import layers, read_layer
 from sharecap.errors import UsageError
+from sharecap.images.add import add
 from sharecap.images.candidate import Options
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.catalog import Catalog
 from tests.images.test_decode import encoded, picture
 
 

@@ -15,7 +15,8 @@ from sharecap.captions.layer import layers, only_layer, open_layer, read_layer, 
 from sharecap.captions.run import run
 from sharecap.captions.stats import opening, stats
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 
 from .conftest import Typed, make_dataset
 from .given import given

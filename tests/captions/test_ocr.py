@@ -32,7 +32,8 @@ from sharecap.captions.prompts import (
 from sharecap.captions.run import plan, run
 from sharecap.captions.verdict import verdict
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.words import Reading, Words, read_words
 from sharecap.records import Image
 

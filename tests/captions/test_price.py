@@ -10,7 +10,7 @@ from sharecap.captions.plan import forecast
 from sharecap.captions.price import Budget, Price, known_price, parse_budgets, price_of, worst_case
 from sharecap.captions.run import plan, run
 from sharecap.errors import Stopped, UsageError
-from sharecap.images.catalog import add
+from sharecap.images.add import add
 from sharecap.records import Image, Usage
 
 from .conftest import Typed, make_dataset

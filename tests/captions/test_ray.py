@@ -31,7 +31,8 @@ from sharecap.captions.prompts import Pack
 from sharecap.captions.run import run
 from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.decode import ImageError
 from sharecap.images.place import loose_file
 from sharecap.records import Usage

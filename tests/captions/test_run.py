@@ -17,7 +17,8 @@ from sharecap.captions.price import Price
 from sharecap.captions.run import plan, run
 from sharecap.captions.run_report import RunReport
 from sharecap.errors import SharecapError, Stopped, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Usage
 
 from .conftest import make_dataset

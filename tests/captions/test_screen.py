@@ -12,7 +12,9 @@ from sharecap.captions.card import Said, facts
 from sharecap.captions.layer import read_layer, side_by_side, write_layer
 from sharecap.captions.screen import leave_out, screen
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add, check
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
+from sharecap.images.check import check
 from sharecap.images.left_out import Reason, left_out
 from sharecap.records import Caption
 

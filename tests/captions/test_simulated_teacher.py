@@ -8,7 +8,8 @@ from sharecap.captions.courier import Patience
 from sharecap.captions.layer import read_layer
 from sharecap.captions.run import run
 from sharecap.captions.verdict import KINDS
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.scenes.simulator import Settings, serving
 from sharecap.scenes.world import WorldSpec, make_world
 

@@ -14,8 +14,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from PIL import Image, ImageCms
 
-from sharecap.images.catalog import Catalog, add, check, failures_of
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
+from sharecap.images.check import check
 from sharecap.images.decode import decode_rgb
+from sharecap.images.failures import failures_of
 from sharecap.images.place import read_bytes
 
 from .test_decode import bomb, encoded, picture

@@ -17,11 +17,15 @@ from PIL import Image
 
 from sharecap.cli import main
 from sharecap.errors import Interrupted, SharecapError, UsageError
+from sharecap.images import add as adding
 from sharecap.images import catalog
+from sharecap.images.add import add
 from sharecap.images.candidate import Candidate
-from sharecap.images.catalog import Catalog, add, check, failures_of
+from sharecap.images.catalog import Catalog
+from sharecap.images.check import check
 from sharecap.images.crew import MANY, Crew, Result
 from sharecap.images.dataset import held
+from sharecap.images.failures import failures_of
 from sharecap.images.place import read_bytes
 
 from .test_decode import bomb, encoded, picture
@@ -225,9 +229,9 @@ def test_a_killed_add_leaves_the_old_catalog(folder: Path, tmp_path: Path) -> No
     save(folder / "new.png", 99)
     # The process kills itself at the last moment: the new table is written, the index is not.
     script = (
-        "import os, signal, sys; from pathlib import Path; from sharecap.images import catalog\n"
+        "import os, signal, sys; from pathlib import Path; from sharecap.images import add, catalog\n"
         "catalog.write_atomically = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "catalog.add([Path(sys.argv[1])], Path(sys.argv[2]))"
+        "add.add([Path(sys.argv[1])], Path(sys.argv[2]))"
     )
     line = [sys.executable, "-c", script, str(folder), str(tmp_path / "d")]
     assert subprocess.run(line, check=False).returncode == -signal.SIGKILL
@@ -242,7 +246,7 @@ def test_an_add_in_many_harvests_gives_the_same_catalog(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add([folder], tmp_path / "d")
-    monkeypatch.setattr(catalog, "HARVEST", 2)
+    monkeypatch.setattr(adding, "HARVEST", 2)
     shutil.copy(folder / "a.png", folder / "copy.png")
     (folder / "bad.png").touch()
     report = add([folder], tmp_path / "e")

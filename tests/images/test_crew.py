@@ -10,9 +10,11 @@ import pytest
 from PIL import Image as Picture
 
 from sharecap.images import crew as crews
+from sharecap.images.add import add
 from sharecap.images.candidate import Candidate, Failure, Known
-from sharecap.images.catalog import Catalog, add, failures_of
+from sharecap.images.catalog import Catalog
 from sharecap.images.crew import MANY, Crew, Result
+from sharecap.images.failures import failures_of
 from sharecap.records import Image
 
 from .test_decode import encoded, picture

@@ -17,8 +17,9 @@ import pytest
 from aiohttp import web
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.add import add
 from sharecap.images.candidate import Options
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.catalog import Catalog
 from sharecap.images.download import Downloads, candidates_of, download
 from sharecap.images.fetch import Limits, forbidden, may_ask, wait_of
 from sharecap.images.host_queue import HostQueue

@@ -12,7 +12,8 @@ from PIL import Image
 
 from sharecap.errors import UsageError
 from sharecap.images import hamming
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.duplicates import cluster, copies, find_duplicates, stored_duplicates
 from sharecap.images.hamming import Words, components, distance, pairs_between, words_of
 

@@ -8,8 +8,9 @@ import pytest
 from sharecap.captions.given import keep_given
 from sharecap.errors import SharecapError
 from sharecap.images import stream
+from sharecap.images.add import add
 from sharecap.images.candidate import Options
-from sharecap.images.catalog import add, failures_of
+from sharecap.images.failures import failures_of
 from sharecap.images.stream import NONSENSE, BadLine, elements
 
 from .test_decode import encoded, picture

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.overlap import Overlap, find_overlap, flagged, stored_overlap
 
 from .test_duplicates import scene

@@ -14,8 +14,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.add import AddReport, add, added_lines
 from sharecap.images.candidate import Options
-from sharecap.images.catalog import AddReport, Catalog, add, added_lines, check, checked_lines, failures_of
+from sharecap.images.catalog import Catalog
+from sharecap.images.check import check, checked_lines
+from sharecap.images.failures import failures_of
 from sharecap.images.place import place_of, read_bytes
 from sharecap.records import Image
 

@@ -22,8 +22,9 @@ from sharecap.captions.ledger import ledger_error, read_only
 from sharecap.captions.readme import readme
 from sharecap.captions.stats import Lengths
 from sharecap.errors import UsageError
-from sharecap.images.catalog import Catalog, failures_of
+from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held
+from sharecap.images.failures import failures_of
 from sharecap.images.left_out import counted
 from sharecap.images.takedown import taken_down
 

@@ -43,9 +43,9 @@ def add(
     """Take images into a dataset. Nothing is copied; files that are no images are counted and named."""
     from sharecap.artifact import plain
     from sharecap.captions.given import given_lines, keep_given, lists_of
+    from sharecap.images.add import add as add_images
+    from sharecap.images.add import added_lines
     from sharecap.images.candidate import Options
-    from sharecap.images.catalog import add as add_images
-    from sharecap.images.catalog import added_lines
     from sharecap.images.progress import Progress
 
     options = Options(source, source_column, alt_text_column, image_column, images, retry_failed)
@@ -76,8 +76,8 @@ def check(
     """
     from sharecap.artifact import plain
     from sharecap.captions.screen import screen, screened_lines
-    from sharecap.images.catalog import check as check_images
-    from sharecap.images.catalog import checked_lines
+    from sharecap.images.check import check as check_images
+    from sharecap.images.check import checked_lines
     from sharecap.images.progress import Progress
 
     looked = Progress("benchmark images looked at", quiet=not against)

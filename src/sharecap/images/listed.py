@@ -5,13 +5,14 @@ to see what they lack and where to get it. Nothing outside the folder of images 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.images.candidate import Candidate, Failure, Options, clean
+from sharecap.images.dataset import FAILURES
 from sharecap.images.folder import beneath
 from sharecap.images.shards import described
 from sharecap.images.stream import BadLine, elements, first_character
@@ -156,3 +157,15 @@ def absent(failures: Iterable[Failure]) -> list[Absent]:
         Absent(folder, count, examples[folder], HINTS.get(folder.lower().replace("ocrvqa", "ocr_vqa"), ""))
         for folder, count in counts.most_common()
     ]
+
+
+def absent_lines(sets: Sequence[Absent]) -> list[str]:
+    """For people: what the lists lack, and where to get it."""
+    if not sets:
+        return []
+    lines = ["listed, but not there (each is named in " + FAILURES + "):"]
+    for one in sets:
+        lines.append(f"  {one.folder + '/':<16} {one.images:>9,}, such as {one.example}")
+        if one.hint:
+            lines.append(f"      {one.hint}")
+    return [*lines, "  put them there and add the list again: only they are taken in then"]

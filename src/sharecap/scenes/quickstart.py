@@ -18,7 +18,8 @@ from sharecap.captions.exports.llava import Llava
 from sharecap.captions.layer import write_layer
 from sharecap.captions.price import Price
 from sharecap.errors import Interrupted, UsageError
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors
 from sharecap.images.progress import Progress
 from sharecap.records import Caption, Conversation
