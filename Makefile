@@ -10,9 +10,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FL
 quickstart: .venv/run.stamp
 	$(BIN)/sharecap quickstart
 
-# SHARECAP_TEST_INSTALL lets the packaging tests use pip as this file just did.
+# SHARECAP_TEST_INSTALL lets the packaging tests use pip as this file just did. A file's tests share what was
+# made for them, so files, not tests, are dealt out to processes; each process computes on one core.
 test: lint
-	SHARECAP_TEST_INSTALL=1 $(BIN)/pytest
+	SHARECAP_TEST_INSTALL=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -55,7 +55,10 @@ def test_a_difference_is_found_where_it_is_and_only_there(runs: tuple[Run, Run])
     assert (found.a, found.b) == ("scripted", "colorless")
 
 
-def test_the_tables_say_every_number_with_its_interval(runs: tuple[Run, Run]) -> None:
+def test_the_tables_say_every_number_with_its_interval(
+    runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # narrower terminals cut names
     text = "\n".join(comparison_lines(compare_runs(*runs, resamples=200)))
     assert "total (of 1400)" in text
     assert "+200.00" in text
