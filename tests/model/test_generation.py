@@ -9,7 +9,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
-from sharecap.model.generation import Decoding, Generator, Query, Reply
+from sharecap.model.generation import Choice, Decoding, Generator, Query, Reply
 from sharecap.records import Usage
 from tests.model.tiny import picture, sentencepiece, tiny_llava
 
@@ -50,11 +50,12 @@ def by_transformers(llava: Llava, query: Query, decoding: Decoding) -> Reply:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.parametrize("alone", [True, False])
 def test_greedy_replies_are_those_of_transformers_in_the_order_of_the_queries(
-    llava: Llava, batch_size: int
+    llava: Llava, batch_size: int, alone: bool
 ) -> None:
     decoding = Decoding(max_new_tokens=24)
-    replies = Generator(llava, batch_size).generate(QUERIES, decoding)
+    replies = Generator(llava, batch_size, alone=alone).generate(QUERIES, decoding)
     assert replies == [by_transformers(llava, query, decoding) for query in QUERIES]
     assert {reply.finish_reason for reply in replies} == {"stop", "length"}  # both ends are tried
 
@@ -117,6 +118,14 @@ def test_the_plain_template_captions_without_a_question_and_stops_at_the_line_en
     assert plain.tokenizer.decode(ids[0, llava.image_tokens :]).strip() == replies[0].text
 
 
+def test_a_query_may_bound_its_own_reply(llava: Llava) -> None:
+    queries = [Query(query.images, query.text, 1 + i % 5) for i, query in enumerate(QUERIES)]
+    whole = Generator(llava, 3).generate(QUERIES, Decoding(max_new_tokens=24))
+    replies = Generator(llava, 3).generate(queries, Decoding(max_new_tokens=24))
+    bounds = [min(1 + i % 5, reply.usage.completion_tokens) for i, reply in enumerate(whole)]
+    assert [reply.usage.completion_tokens for reply in replies] == bounds
+
+
 def test_no_queries_no_replies(llava: Llava) -> None:
     assert Generator(llava).generate([], Decoding()) == []
 
@@ -140,3 +149,33 @@ def test_a_query_too_long_for_the_model_is_refused(llava: Llava) -> None:
 def test_a_directory_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SharecapError, match="not a model"):
         Generator.load(tmp_path)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_reply_has_the_same_bits_whatever_is_asked_beside_it(
+    llava: Llava, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits of every token, not the tokens alone, in three orders and with no neighbour at all."""
+    decoding = Decoding(max_new_tokens=170, temperature=temperature, seed=1)
+    of = Choice.of
+
+    def logits_of(queries: list[Query]) -> dict[str, list[bytes]]:
+        kept: dict[str, list[bytes]] = {}
+
+        def spy(self: Choice, logits: torch.Tensor, rows: list[int], places: list[int]) -> torch.Tensor:
+            for row, i, place in zip(logits, rows, places, strict=True):
+                if place == len(kept.setdefault(self.queries[i].text, [])):
+                    kept[self.queries[i].text].append(row.numpy().tobytes())
+            return of(self, logits, rows, places)
+
+        monkeypatch.setattr(Choice, "of", spy)
+        Generator(llava, 6).generate(queries, decoding)
+        return kept
+
+    queries = [Query((picture(i),), "Red? " * (1 + i % 4) + str(i)) for i in range(14)]
+    together = logits_of(queries)
+    assert sum(map(len, together.values())) > 14 * 10
+    assert logits_of(queries[::-1]) == together
+    assert logits_of(queries[5:] + queries[:5]) == together
+    for query in queries[:4]:
+        assert logits_of([query])[query.text] == together[query.text]

@@ -89,7 +89,7 @@ class LocalModel:
     def _generator(self) -> "Generator":
         from sharecap.model.generation import Generator
 
-        return Generator.load(self.directory, batch_size=self.batch_size)
+        return Generator.load(self.directory, batch_size=self.batch_size, alone=False)  # short replies
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         """Answer in batches, in the given order."""
