@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from transformers import (
+    AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen3Config,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -79,6 +80,7 @@ class TowerSpec:
 class LanguageSpec:
     """The language model, before it has learned anything."""
 
+    family: Literal["llama", "qwen3"] = "llama"
     width: int = 128
     hidden: int = 128  # of a block's feed-forward part; wider ones cost time and learn no sooner
     blocks: int = 3
@@ -115,9 +117,7 @@ def make_language(
     )
     llava = build(Parts(vision=blank, language=untrained))
     metrics = train(config, llava, rows, directory / "reading", lambda line, _: progress(line["step"]))
-    shape = llava.model.config.text_config
-    assert isinstance(shape, LlamaConfig)
-    trained = LlamaForCausalLM(shape)
+    trained: Any = fresh(llava.model.config.text_config)
     trained.model.load_state_dict(llava.model.model.language_model.state_dict())
     trained.lm_head.load_state_dict(llava.model.lm_head.state_dict())
     trained.save_pretrained(directory / "model")
@@ -148,15 +148,16 @@ def make_tokenizer(rows: Sequence[Conversation], spec: LanguageSpec) -> PreTrain
 
 
 def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, directory: Path) -> None:
-    """A Llama of a few blocks with fresh weights, saved with its tokenizer."""
+    """A language model of a few blocks with fresh weights, saved with its tokenizer."""
     torch.manual_seed(spec.seed)
-    config = LlamaConfig(
+    config = {"llama": LlamaConfig, "qwen3": Qwen3Config}[spec.family](
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
         intermediate_size=spec.hidden,
         num_hidden_layers=spec.blocks,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,
+        head_dim=spec.width // spec.heads,
         max_position_embeddings=spec.positions,
         initializer_range=spec.init_std,
         tie_word_embeddings=False,
@@ -164,7 +165,7 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config)
+    model = fresh(config)
     with torch.no_grad():
         # A token must stay louder than what the blocks add to it, else no block sees which one it is.
         model.model.embed_tokens.weight.div_(spec.init_std)
@@ -173,6 +174,12 @@ def save_untrained(tokenizer: PreTrainedTokenizerFast, spec: LanguageSpec, direc
                 out.weight.mul_((2 * spec.blocks) ** -0.5)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def fresh(config: Any) -> Any:
+    """A language model of that configuration with fresh weights."""
+    make: Any = AutoModelForCausalLM.from_config
+    return make(config)
 
 
 def vision_config(spec: TowerSpec) -> CLIPVisionConfig:
