@@ -32,9 +32,9 @@ def draw_whiskers(
         if found.value is None:
             continue
         colour = ACCENT if place in strong else GREY
-        axes.plot(
-            [found.low, found.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round"
-        )
+        if isinstance(found, Interval):
+            ends = [found.low, found.high]
+            axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot([found.value], [place], color=colour, marker="o", markersize=6)
     if any(isinstance(found, Interval) and found.difference for _, found in rows):
         axes.axvline(0, color=INK, linewidth=0.8)
