@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, lab, layers, mixing, scenes, training
+from sharecap.cli import captioning, datasets, evaluation, gains, lab, layers, mixing, scenes, training
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
+app.command("gain")(gains.gain)
 app.command("lab")(lab.lab)
 app.add_typer(evaluation.benchmarks, name="benchmarks")
 

@@ -65,9 +65,11 @@ def only(directory: Path, pattern: str) -> Path:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, JSON lines, or a sample log of lmms-eval."""
+    """Rows of a table (`.xlsx`, `.tsv`, `.csv`, `.parquet`), JSON list, JSON lines, or log of lmms-eval."""
     if path.suffix in (".xlsx", ".tsv", ".csv"):
         return list(read_table(path))
+    if path.suffix == ".parquet":
+        return _columns(path)
     text = read_text(path)
     if text.lstrip().startswith("["):
         rows = read_json(path)
@@ -77,6 +79,17 @@ def read_rows(path: Path) -> list[Row]:
         return list(rows)
     numbered = enumerate(text.split("\n"), 1)
     return [_flat(_parsed(line, number, path)) for number, line in numbered if line.strip()]
+
+
+def _columns(path: Path) -> list[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    try:
+        rows: list[Row] = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SharecapError(f"not a Parquet file ({str(error).splitlines()[0]})", where=path) from None
+    return rows
 
 
 def read_whole(path: Path) -> Any:

@@ -231,7 +231,8 @@ def compare_runs(
     pairs |= {("kind", kind): (kinds[0][kind], kinds[1][kind]) for kind in kinds[0]}
     for task in tasks:
         one, other = measures[0][task].scores, measures[1][task].scores
-        pairs |= {(task, name): (one[name], other[name]) for name in one}
+        # One run may lack a part that the other has: no precision where a model never says yes.
+        pairs |= {(task, name): (one[name], other[name]) for name in one if name in other}
     found = compare(pairs, resamples=resamples, seed=seed)
     return RunComparison(
         a=a.name,
