@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes, training
+from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes, training, web
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -38,6 +38,8 @@ app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
+app.command("view")(web.view)
+app.command("ask")(web.ask)
 app.add_typer(evaluation.benchmarks, name="benchmarks")
 
 ENVIRONMENT = {

@@ -1,0 +1,76 @@
+"""Edits, flags and drops by hand: kept beside the layers, undone step by step, sealed as a layer of edits."""
+
+from pathlib import Path
+
+import pytest
+
+from sharecap.captions.layer import open_layer, read_layer, read_missing
+from sharecap.errors import UsageError
+from sharecap.images.catalog import Catalog
+from sharecap.records import Caption
+from sharecap.web.review import Marks, Review, shown
+
+
+@pytest.fixture
+def first(dataset: Path) -> Caption:
+    return next(iter(read_layer(dataset, "teacher")))
+
+
+def test_the_last_edit_of_a_sentence_counts_and_undo_brings_the_one_before_back(
+    dataset: Path, first: Caption
+) -> None:
+    review = Review(dataset)
+    review.edit(0, first, 1, "A man waves.", "A woman waves.")
+    review.edit(0, first, 1, "A man waves.", "Somebody waves.")
+    review.edit(0, first, 2, "He wears a red hat.", "")
+    assert shown(first, review.marks("teacher", first.image_id)) == "Somebody waves. Number 0."
+    assert review.undo() == ("teacher", first.image_id)
+    review.undo()
+    assert shown(first, Review(dataset).marks("teacher", first.image_id)).startswith(
+        "A woman waves. He wears"
+    )
+    review.undo()
+    assert review.undo() is None
+    assert review.marks("teacher", first.image_id) == Marks()
+
+
+def test_a_flag_or_drop_given_twice_is_taken_back(dataset: Path, first: Caption) -> None:
+    review = Review(dataset)
+    for _ in range(2):
+        review.flag(0, first, "check")
+        review.drop(0, first)
+        marks = review.marks("teacher", first.image_id)
+        assert (marks.flags, marks.dropped) in ((("check",), True), ((), False))
+    assert not marks
+    with pytest.raises(UsageError, match="nothing was"):
+        review.write("teacher", "mended")
+
+
+def test_all_three_end_in_a_layer_that_counts_them(dataset: Path) -> None:
+    review, rows = Review(dataset), list(read_layer(dataset, "teacher"))
+    review.edit(0, rows[0], 3, "Number 0.", "Number none.")
+    review.flag(1, rows[1], "check")
+    review.drop(2, rows[2])
+    made = review.write("teacher", "mended")
+    assert {k: made.metrics[k] for k in ("edited", "flagged", "dropped", "captions")} == {
+        "edited": 1,
+        "flagged": 1,
+        "dropped": 1,
+        "captions": 11,
+    }
+    out = list(read_layer(dataset, "mended"))
+    assert (out[0].text, out[0].flags) == ("A man waves. He wears a red hat. Number none.", ("edited",))
+    assert (out[1].text, out[1].flags) == (rows[1].text, ("check",))
+    assert [(m.image_id, m.kind) for m in read_missing(dataset, "mended")] == [
+        (rows[2].image_id, "dropped_by_hand")
+    ]
+    assert len(out) + 1 == len(Catalog.open(dataset))
+    assert open_layer(dataset, "mended").inputs["layer:teacher"] == open_layer(dataset, "teacher").digest
+
+
+@pytest.mark.parametrize(("number", "was"), [(0, "A man waves."), (2, "A man waves."), (9, ""), (1, "")])
+def test_an_edit_of_what_does_not_stand_there_is_refused(
+    dataset: Path, first: Caption, number: int, was: str
+) -> None:
+    with pytest.raises(UsageError, match="not in the caption"):
+        Review(dataset).edit(0, first, number, was, "x")
