@@ -1,4 +1,4 @@
-"""The page in a real browser: every task by keyboard, nothing blocked or logged, accessible, light and dark."""
+"""The page in a real browser: tasks by keyboard, nothing blocked or logged, accessible, light and dark."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -59,7 +58,8 @@ class Visit:
         self.page.on("pageerror", lambda error: self.seen.append(str(error)))
         self.page.on("dialog", lambda dialog: self.seen.append(dialog.message))
         self.page.on(
-            "request", lambda request: self.seen.append(request.url) if not request.url.startswith(self.url) else None
+            "request",
+            lambda request: self.seen.append(request.url) if not request.url.startswith(self.url) else None,
         )
 
     def go(self, path: str) -> Page:
@@ -93,7 +93,9 @@ def test_every_page_is_accessible_quiet_and_fits_the_screen(
         page = visit.go(path)
         assert visit.violations() == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        brightness = sum(map(int, page.evaluate("getComputedStyle(document.body).backgroundColor")[4:-1].split(",")))
+        brightness = sum(
+            map(int, page.evaluate("getComputedStyle(document.body).backgroundColor")[4:-1].split(","))
+        )
         assert (brightness > 384) == (scheme == "light")
     page = visit.go("/?layer=teacher")
     page.keyboard.press("?")
@@ -185,7 +187,9 @@ def test_differences_are_marked_and_an_edit_is_made_undone_and_sealed_by_keyboar
     assert visit.seen == []
 
 
-def test_a_whole_study_is_held_by_keyboard_and_resumed_by_another_window(browser: Browser, server: Server) -> None:
+def test_a_whole_study_is_held_by_keyboard_and_resumed_by_another_window(
+    browser: Browser, server: Server
+) -> None:
     visit = Visit(browser, server)
     page = visit.go("/studies")
     page.get_by_label("Name").fill("kept")
@@ -211,7 +215,7 @@ def test_a_whole_study_is_held_by_keyboard_and_resumed_by_another_window(browser
                 shown = mine.go(f"/rate/{token}")
             teacher = "1" if study.pairs[trial.pair].layers[trial.left] == "teacher" else "2"
             shown.keyboard.press("0" if number == 2 else teacher)
-        expect(shown.get_by_role("heading")).to_have_text("Thank you")
+        expect(shown.get_by_role("heading", level=1)).to_have_text("Thank you")
         assert mine.seen == []
     cast = votes(study)
     assert len(cast) == 16
@@ -233,7 +237,17 @@ def test_runs_are_live_without_a_reload(browser: Browser, server: Server) -> Non
     db = connect(dataset / "ledger.sqlite")
 
     def book(number: int, state: str, kind: str | None) -> None:
-        row = (number.to_bytes(4, "big"), "0" * 64, "big", "p@1/all", state, 0.25, kind, "no\n<b>words</b>", time.time())
+        row = (
+            number.to_bytes(4, "big"),
+            "0" * 64,
+            "big",
+            "p@1/all",
+            state,
+            0.25,
+            kind,
+            "no\n<b>words</b>",
+            time.time(),
+        )
         with db:
             db.execute(
                 "INSERT INTO requests (key, image_id, model, prompt_id, state, cost_usd, error_kind, error, "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
@@ -269,12 +270,22 @@ def _caption(room: Room, layer: str, at: int, image: Image) -> Caption:
 
 @router.post("/undo", response_class=HTMLResponse)
 async def undo(request: Request) -> Response:
-    """Take the last step back, and go where it was made."""
-    gone = await away(room_of(request).review.undo)
+    """Take the last step back, and show where it was made."""
+    room = room_of(request)
+    gone = await away(room.review.undo)
     if gone is None:
         raise UsageError("nothing to undo")
     layer, image_id = gone
-    return Response(headers={"hx-redirect": f"/image/{image_id}?{Query(layer).address()}"})
+    here = urlsplit(request.headers.get("hx-current-url", ""))
+    query = await away(_query, room, dict(parse_qsl(here.query)))
+    if here.path != f"/image/{image_id}" or query.layer != layer:
+        return Response(headers={"hx-redirect": f"/image/{image_id}?{Query(layer).address()}"})
+    at, image = await away(_located, room, image_id)
+    answer = page(
+        request, "layers.html.j2", image=image, query=query, **await away(_layers, room, query, at, image)
+    )
+    answer.headers.update({"hx-retarget": "#layers", "hx-reswap": "innerHTML"})
+    return answer
 
 
 @router.post("/write", response_class=HTMLResponse)

@@ -1,7 +1,7 @@
 """What the page looks things up in: one SQLite file with the catalog, the layers and their words.
 
 It is a cache below `DATASET/view/`: made from the catalog and the sealed layers in one walk, and made again
-if they change. Every piece of the walk is committed, so the page shows a dataset from its first rows on, and a
+if they change. Every piece of the walk is committed: the page shows a dataset from its first rows on, and a
 builder that was killed goes on where it was. Nothing that a person made may lie here (`review.py`).
 
 Texts lie apart from the facts that filters look at: a filter over a million images reads 30 MB, no gigabyte.
@@ -290,13 +290,14 @@ class _Builder:
             return lambda i: Caption(i.id, name, i.alt_text, "", "", "") if i.alt_text.strip() else None
         captions = read_layer(self.catalog.dataset, name)
         missing = read_missing(self.catalog.dataset, name)
-        heads: list[Any] = [next(captions, None), next(missing, None)]
+        streams: list[Iterator[Caption | Missing]] = [captions, missing]
+        heads: list[Caption | Missing | None] = [next(captions, None), next(missing, None)]
 
         def next_of(image: Image) -> Caption | Missing | None:
-            for number, stream in enumerate((captions, missing)):
+            for number, stream in enumerate(streams):
                 head = heads[number]
                 if head is not None and head.image_id == image.id:
-                    heads[number] = next(stream, None)  # type: ignore[call-overload]
+                    heads[number] = next(stream, None)
                     return head
             return None
 
