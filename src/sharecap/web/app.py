@@ -70,10 +70,12 @@ def serve(app: App, listening: socket.socket) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """A socket on which the server may listen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol must be named: asyncio turns off the delay of small packets for TCP alone.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host, port))
+        opened.listen(1024)  # who comes before the server is up waits a moment
     except OSError as error:
         opened.close()
         todo = "choose another with --port, or --port 0 for a free one"

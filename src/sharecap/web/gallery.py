@@ -107,19 +107,20 @@ def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
-    marked = room.review.places(query.layer) if query.state == "marked" else ()
+    marked = set(room.review.places(query.layer))
     layer = room.index.layers().get(query.layer)
     if layer is None:  # nothing is in yet
         return {"cards": [], "next": ""}
     found = room.finder.page(query, fields.get("after", ""), marked=marked)
+    images = room.index.images(found.places)
+    said = room.index.captions(layer, images)
     cards = []
     for at in found.places:
-        image = room.index.image(at)
-        if image is not None:
-            said = room.index.caption(layer, at, image.id)
-            marks = room.review.marks(layer.name, image.id)
-            text = shown(said, marks) if isinstance(said, Caption) else ""
-            cards.append(Card(image, said, marks, text))
+        if at in images:
+            image, caption = images[at], said.get(at)
+            marks = room.review.marks(layer.name, image.id) if at in marked else Marks()
+            text = shown(caption, marks) if isinstance(caption, Caption) else ""
+            cards.append(Card(image, caption, marks, text))
     return {"cards": cards, "next": found.after}
 
 

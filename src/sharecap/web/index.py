@@ -26,7 +26,7 @@ from sharecap.errors import SharecapError
 from sharecap.images import duplicates, overlap
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors, held
-from sharecap.records import Caption, Image
+from sharecap.records import Caption, Image, Usage
 
 VIEW = "view"
 """Directory of a dataset for what the page keeps and can make again."""
@@ -125,6 +125,18 @@ class Index:
         found = self.rows("SELECT id, fields FROM images WHERE at = ?", at)
         return _image(*found[0]) if found else None
 
+    def images(self, places: Sequence[int]) -> dict[int, Image]:
+        """The images at these places."""
+        marks = ", ".join("?" * len(places))
+        rows = self.rows(f"SELECT at, id, fields FROM images WHERE at IN ({marks})", *places)
+        return {at: _image(raw, fields) for at, raw, fields in rows}
+
+    def captions(self, layer: LayerRow, images: Mapping[int, Image]) -> dict[int, Caption | Missing]:
+        """What a layer says of these images, by their places."""
+        marks = ", ".join("?" * len(images))
+        rows = self.rows(f"SELECT at, text, fields FROM texts_{layer.n} WHERE at IN ({marks})", *images)
+        return {at: caption_of((text, fields), images[at].id, layer.name) for at, text, fields in rows}
+
     def at_of(self, image_id: str) -> int | None:
         """The place of an image in the catalog."""
         try:
@@ -159,8 +171,6 @@ class Index:
 
 def caption_of(row: tuple[str | None, str], image_id: str, layer: str) -> Caption | Missing:
     """A row of a table of texts."""
-    from sharecap.records import Usage
-
     text, fields = row[0], json.loads(row[1])
     if text is None:
         return Missing(image_id, fields["kind"], fields["error"])
@@ -247,6 +257,9 @@ class _Builder:
         for n, name in self.db.execute("SELECT n, name FROM layers WHERE NOT sorted").fetchall():
             self.db.execute(f"CREATE INDEX IF NOT EXISTS words_{n} ON facts_{n} (words, at)")
             self.db.execute(f"CREATE INDEX IF NOT EXISTS score_{n} ON facts_{n} (score, at)")
+            for column in ("failure", "flags"):
+                rare = f"ON facts_{n} ({column}, at) WHERE {column} IS NOT NULL"
+                self.db.execute(f"CREATE INDEX IF NOT EXISTS {column}_{n} {rare}")
             self.db.execute("UPDATE layers SET sorted = 1 WHERE name = ?", (name,))
 
     def _add(self, name: str, digest: str) -> None:

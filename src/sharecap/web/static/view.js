@@ -86,7 +86,7 @@ const watch = (root) => root.querySelectorAll("[data-page]").forEach((page) => n
 document.addEventListener("htmx:load", (event) => {
   const added = event.detail.elt;
   if (added.matches && added.matches("[data-page]")) near.observe(added);
-  const field = added.querySelector && added.querySelector("[autofocus]");
+  const field = added.querySelector && added.querySelector("[data-focus]");
   if (field) { field.focus(); field.setSelectionRange(field.value.length, field.value.length); }
   clock(document);
 });
