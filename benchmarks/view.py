@@ -3,11 +3,12 @@
     python benchmarks/view_data.py FOLDER            (once: 1.2 million rows, 12,000 pictures)
     python benchmarks/view.py FOLDER/dataset [--clients 50] [--rate 500] [--seconds 60] [--thumbs 10000]
 
-Starts `sharecap view` as a process of its own and waits until its index is whole. Then, over HTTP on loopback:
-the median of `--rounds` first pages, filters and searches; thumbnails of the first `--thumbs` images, scrolled
-page by page twice, with the server's memory before and after; and `--clients` connections that ask for
-thumbnails and pages of rows, nine to one, at `--rate` requests per second together. Prints one JSON object.
-Memory is the resident memory of the server's process, without the process that makes the index.
+Starts `sharecap view` as a process of its own and waits until its index is whole. Then, over HTTP on
+loopback: the median of `--rounds` first pages, filters and searches; thumbnails of the first `--thumbs`
+images, scrolled page by page twice, with the server's memory before and after; and `--clients` connections
+that ask for thumbnails and pages of rows, nine to one, at `--rate` requests per second together.
+Prints one JSON object. Memory is the resident memory of the server's process, without the process that makes
+the index.
 """
 
 import argparse
