@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.place import place_of
 from sharecap.web.gallery import drawn
+from sharecap.web.outcome import outcome_of
 from sharecap.web.room import Room, away, form, page, room_of
 from sharecap.web.study import (
     CHOICES,
@@ -25,7 +26,6 @@ from sharecap.web.study import (
     vote,
     votes,
 )
-from sharecap.web.verdict import verdict_of
 
 router = APIRouter()
 
@@ -69,7 +69,7 @@ def one_study(request: Request, name: str) -> HTMLResponse:
         (rater, f"{room.address}/rate/{token}", sum(v.rater == rater for v in cast), len(study.trials(rater)))
         for token, rater in study.raters.items()
     ]
-    found = verdict_of(study, cast)
+    found = outcome_of(study, cast)
     return page(request, "study.html.j2", study=study, progress=progress, votes=len(cast), found=found)
 
 

@@ -35,6 +35,11 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey || typing(target) || document.querySelector("dialog[open]")) return;
+  if ((event.key === "Enter" || event.key === " ") && target.matches("[role=button]")) {
+    event.preventDefault();
+    target.click();
+    return;
+  }
   if (event.key === "j" || event.key === "k") {
     const by = event.key === "j" ? 1 : -1;
     step(document.querySelector(".sentence") ? ".sentence" : ".card a", by);
