@@ -74,3 +74,29 @@ def test_an_edit_of_what_does_not_stand_there_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="not in the caption"):
         Review(dataset).edit(0, first, number, was, "x")
+
+
+def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Path, first: Caption) -> None:
+    from sharecap.captions.drop import drop
+    from sharecap.web.index import build
+    from sharecap.web.study import create, open_study
+
+    build(dataset)
+    review = Review(dataset)
+    review.edit(0, first, 1, "A man waves.", "A woman waves.")
+    review.drop(1, next(c for c in read_layer(dataset, "teacher") if c.image_id != first.image_id))
+    create(dataset, "s", ["teacher", "captioner"], ["ann"], images=11, repeats=2)
+    before = open_study(dataset, "s")
+    (dataset / "scores").mkdir()
+    (dataset / "scores" / "teacher.jsonl").write_text(f'{{"image_id": "{first.image_id}", "score": 1}}\n')
+    report = drop(dataset, [first.image_id], "asked for")
+    assert report.page == 3
+    assert not (dataset / "view").exists()
+    assert (dataset / "scores" / "teacher.jsonl").read_text() == ""
+    assert list(Review(dataset).all("teacher")) != [first.image_id]
+    after = open_study(dataset, "s")
+    assert len(after.pairs) == len(before.pairs)
+    assert first.text not in (dataset / "studies" / "s" / "study.json").read_text()
+    for path in dataset.rglob("*"):
+        if path.is_file():
+            assert b"A woman waves." not in path.read_bytes(), path

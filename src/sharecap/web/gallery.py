@@ -110,7 +110,7 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
     marked = set(room.review.places(query.layer))
     layer = room.index.layers().get(query.layer)
     if layer is None:  # nothing is in yet
-        return {"cards": [], "next": ""}
+        return {"cards": [], "next": "", "asking": False}
     found = room.finder.page(query, fields.get("after", ""), marked=marked)
     images = room.index.images(found.places)
     said = room.index.captions(layer, images)
@@ -121,7 +121,7 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
             marks = room.review.marks(layer.name, image.id) if at in marked else Marks()
             text = shown(caption, marks) if isinstance(caption, Caption) else ""
             cards.append(Card(image, caption, marks, text))
-    return {"cards": cards, "next": found.after}
+    return {"cards": cards, "next": found.after, "asking": bool(room.models)}
 
 
 def _located(room: Room, image_id: str) -> tuple[int, Image]:

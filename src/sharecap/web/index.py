@@ -22,23 +22,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap import artifact
 from sharecap.captions.layer import Missing, layers, open_layer, read_layer, read_missing
+from sharecap.captions.page_files import SCORES, VIEW
 from sharecap.errors import SharecapError
 from sharecap.images import duplicates, overlap
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors, held
 from sharecap.records import Caption, Image, Usage
 
-VIEW = "view"
-"""Directory of a dataset for what the page keeps and can make again."""
-
 ALT_TEXT = "alt-text"
 """Name under which the captions that the images came with are shown, as a layer among the others."""
 
 PIECE = 2_000
 """Images per commit while the index is made."""
-
-SCORES = "scores"
-"""Directory of a dataset with `LAYER.jsonl`: scores of captions, whatever made them (see `Scored`)."""
 
 DUPLICATE, OVERLAP = 1, 2
 """Bits of the column `near`."""
@@ -96,7 +91,12 @@ class Index:
             _connect(self.path).close()
 
     def refresh(self) -> None:
-        """Have what is missing taken in; cheap where nothing is."""
+        """Have what is missing taken in; cheap where nothing is. `SharecapError` if the images have changed."""
+        if Catalog.open(self.dataset).digest != self.catalog.digest:
+            todo = "start `sharecap view` again"
+            raise SharecapError(
+                "images came or left since this page was started", where=self.dataset, todo=todo
+            )
         if not self.state().whole:
             self._start(self.dataset)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from sharecap.artifact import Artifact
 from sharecap.captions.edits import Edit, applied
 from sharecap.captions.edits import edit as seal_edits
+from sharecap.captions.page_files import REVIEW
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.records import Caption
 
-REVIEW = "review.sqlite"
 MAX_TEXT = 20_000
 """Characters of one sentence that a person may write."""
 

@@ -17,8 +17,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sharecap.captions.page_files import VIEW
 from sharecap.web.ask import Asked
-from sharecap.web.index import VIEW, Index
+from sharecap.web.index import Index
 from sharecap.web.query import Finder
 from sharecap.web.review import Review
 from sharecap.web.runs import Trainings

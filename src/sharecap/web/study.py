@@ -23,11 +23,12 @@ from typing import Any
 
 from sharecap.artifact import write_atomically
 from sharecap.captions.layer import open_layer, side_by_side
+from sharecap.captions.page_files import STUDIES, STUDY
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors
 
-STUDIES, STUDY, VOTES = "studies", "study.json", "votes.jsonl"
+VOTES = "votes.jsonl"
 CHOICES = ("left", "right", "tie")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 

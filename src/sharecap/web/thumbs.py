@@ -27,15 +27,16 @@ _SETUP = """
 CREATE TABLE IF NOT EXISTS thumbs (id BLOB PRIMARY KEY, jpeg BLOB NOT NULL, made REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS thumbs_made ON thumbs (made);
 """
-_AT_ONCE = threading.Semaphore(2)
-"""Decodes side by side: a picture at the bound takes 360 MB while it is decoded."""
+LARGE_PIXELS = 20_000_000
+_AT_ONCE, _LARGE = threading.Semaphore(2), threading.Lock()
+"""Decodes side by side; large ones one after the other: a picture at the bound takes 360 MB."""
 
 
 def shrunk(image: Image, side: int, max_pixels: int = MAX_PIXELS) -> bytes:
     """A JPEG of at most `side` x `side` pixels; `ImageError` if the image can't be read, or isn't itself."""
     where = place_of(image)
     data = verified(image)
-    with _AT_ONCE:
+    with _LARGE if image.width * image.height > LARGE_PIXELS else _AT_ONCE:
         picture = open_header(data, where, max_pixels)
         try:
             picture.draft("RGB", (side, side))  # a JPEG is decoded at a half, a quarter or an eighth
