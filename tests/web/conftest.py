@@ -85,7 +85,7 @@ def serving(dataset: Path, *, token: str = "", **room: object) -> Iterator[Serve
     build(dataset)
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    opened = Room.open(dataset, address=f"http://127.0.0.1:{port}", **room)
+    opened = Room.open(dataset, **room)
     guard = make_app(opened, LOOPBACK, token)
     config = uvicorn.Config(guard, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -152,7 +152,7 @@ def test_beyond_this_machine_the_command_prints_a_link_with_a_token(dataset: Pat
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        found = re.search(r"http://0\.0\.0\.0:(\d+)/\?token=([\w-]{20,})", process.stdout.readline())
+        found = re.search(r"http://[^/]+:(\d+)/\?token=([\w-]{20,})", process.stdout.readline())
         assert found
         base = f"http://127.0.0.1:{found[1]}/"
         with pytest.raises(urllib.error.HTTPError, match="401"):

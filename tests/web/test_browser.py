@@ -63,8 +63,8 @@ class Visit:
         )
 
     def go(self, path: str) -> Page:
-        """Open a page and wait for what it loads."""
-        self.page.goto(self.url + path, wait_until="networkidle" if not path.startswith("/runs") else "load")
+        """Open a page and wait until it is there."""
+        self.page.goto(self.url + path)
         return self.page
 
     def violations(self) -> list[str]:

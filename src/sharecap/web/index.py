@@ -91,7 +91,7 @@ class Index:
             _connect(self.path).close()
 
     def refresh(self) -> None:
-        """Have what is missing taken in; cheap where nothing is. `SharecapError` if the images have changed."""
+        """Have what is missing taken in; cheap where nothing is. `SharecapError` if images have changed."""
         if Catalog.open(self.dataset).digest != self.catalog.digest:
             todo = "start `sharecap view` again"
             raise SharecapError(

@@ -65,8 +65,9 @@ def one_study(request: Request, name: str) -> HTMLResponse:
     room = room_of(request)
     study = open_study(room.dataset, name)
     cast = votes(study)
+    here = f"{request.url.scheme}://{request.headers.get('host', '')}"  # as who sends the links found it
     progress = [
-        (rater, f"{room.address}/rate/{token}", sum(v.rater == rater for v in cast), len(study.trials(rater)))
+        (rater, f"{here}/rate/{token}", sum(v.rater == rater for v in cast), len(study.trials(rater)))
         for token, rater in study.raters.items()
     ]
     found = outcome_of(study, cast)

@@ -130,20 +130,22 @@ def _strengths(layers: Sequence[str], votes: Sequence[Vote]) -> list[Strength]:
 
 
 def bradley_terry(wins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-strengths [n], of mean 0, from wins[i, j], how often i was preferred to j; by Hunter's MM."""
+    """Log-strengths [n], of mean 0, from wins[i, j], how often i was preferred to j; by Newton's method."""
     n = len(wins)
     games = wins + wins.T
     np.fill_diagonal(games, 0)
     won = wins.sum(axis=1) - np.diag(wins)
-    strength = np.ones(n)
-    for _ in range(1_000):
-        before = strength
-        strength = won / (games / (strength[:, None] + strength[None, :])).sum(axis=1)
-        strength = strength / np.exp(np.log(strength).mean())
-        if np.abs(strength / before - 1).max() < 1e-9:
+    strength = np.zeros(n)
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(strength[None, :] - strength[:, None]))  # of i over j
+        spread = games * chance * (1 - chance)
+        # Only differences matter: the constant pins the mean, which the likelihood leaves open.
+        curve = np.diag(spread.sum(axis=1)) - spread + 1 / n
+        step = np.linalg.solve(curve, won - (games * chance).sum(axis=1)).clip(-1.5, 1.5)
+        strength = strength + step - step.mean()
+        if np.abs(step).max() < 1e-9:
             break
-    logs: NDArray[np.float64] = np.log(strength)
-    return logs
+    return strength
 
 
 def _between(first: Sequence[Vote]) -> tuple[list[Agreement], float | None]:

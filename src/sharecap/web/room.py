@@ -66,19 +66,16 @@ class Room:
     trainings: Trainings
     models: list[Asked]
     builder: Builder
-    address: str = ""  # where raters find the server
     counts: dict[Any, int] = field(default_factory=dict)  # of queries, while the index is whole
 
     @classmethod
-    def open(
-        cls, dataset: Path, runs: Sequence[Path] = (), models: Sequence[str] = (), address: str = ""
-    ) -> "Room":
+    def open(cls, dataset: Path, runs: Sequence[Path] = (), models: Sequence[str] = ()) -> "Room":
         """The room of a dataset; has its index made if need be."""
         dataset, builder = dataset.resolve(), Builder()
         asked = [Asked(spec) for spec in models]
         index = Index(dataset, builder)
         thumbs, review = Thumbs(dataset / VIEW / "thumbs.sqlite"), Review(dataset)
-        room = cls(dataset, index, Finder(index), thumbs, review, Trainings(runs), asked, builder, address)
+        room = cls(dataset, index, Finder(index), thumbs, review, Trainings(runs), asked, builder)
         index.refresh()
         return room
 
@@ -121,6 +118,7 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("sharecap.web"),
         autoescape=True,
+        auto_reload=False,  # templates are files of the package
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from socket import gethostname
 
 from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog
@@ -37,9 +38,10 @@ def serve_dataset(dataset: Path, host: str, port: int, runs: Sequence[Path], mod
         token = secrets.token_urlsafe(18)
     socket = listen(host, port)
     port = socket.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
+    everywhere = host in ("0.0.0.0", "::")
+    shown = gethostname() if everywhere else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}"
-    room = Room.open(dataset, [folder.resolve() for folder in runs], models, address)
+    room = Room.open(dataset, [folder.resolve() for folder in runs], models)
     # Names under which this machine is known elsewhere can't be listed; there the token guards.
     app = make_app(room, LOOPBACK if local else (), token)
     print(f"{dataset} at {address}/{'?token=' + token if token else ''}", flush=True)

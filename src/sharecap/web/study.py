@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -163,11 +164,16 @@ def open_study(dataset: Path, name: str) -> Study:
     directory = dataset / STUDIES / name
     if not _NAME.fullmatch(name) or not (directory / STUDY).is_file():
         raise UsageError("no such study", where=repr(name[:80]))
+    return _read(directory, (directory / STUDY).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(directory: Path, _changed: int) -> Study:
     try:
         facts = json.loads((directory / STUDY).read_text(encoding="utf-8"))
         pairs = tuple(Pair(p["image_id"], tuple(p["layers"]), tuple(p["texts"])) for p in facts["pairs"])
         how = (int(facts["repeats"]), int(facts["seed"]), dict(facts["raters"]))
-        return Study(directory, name, tuple(facts["layers"]), pairs, *how)
+        return Study(directory, directory.name, tuple(facts["layers"]), pairs, *how)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SharecapError(f"damaged study ({error})", where=directory / STUDY) from None
 
