@@ -167,7 +167,8 @@ def test_differences_are_marked_and_an_edit_is_made_undone_and_sealed_by_keyboar
     page.keyboard.press("Control+A")
     page.keyboard.type("She wears a <b>green</b> hat.")
     page.keyboard.press("Control+Enter")
-    expect(page.get_by_label("Layer teacher").locator("ins")).to_have_text("She wears a <b>green</b> hat.")
+    expect(page.get_by_label("Layer teacher").locator("ins")).to_have_text(["She", "<b>green</b>"])
+    expect(page.get_by_label("Layer teacher").locator("del")).to_have_text(["He", "red"])
     assert page.locator("b", has_text="green").count() == 0
     page.keyboard.press("x")
     expect(page.get_by_label("Layer teacher").get_by_text("dropped by hand")).to_be_visible()

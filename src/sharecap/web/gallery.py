@@ -37,13 +37,25 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """One sentence of a caption."""
+
+    number: int  # 1 is the first
+    was: str  # as it is sealed
+    now: str  # with the edits
+    gap: str  # white space after it
+    verdict: str  # "right", "wrong" or ""
+    changes: list[Change]  # from `was` to `now`, word by word; empty where it is as it was
+
+
+@dataclass(frozen=True)
 class Said:
     """What one layer says of an image, ready to be shown."""
 
     layer: LayerRow
     caption: Caption | Missing | None
     marks: Marks
-    sentences: list[tuple[int, str, str, str, str]]  # number, words as sealed, words now, gap, verdict
+    sentences: list[Sentence]
     changes: list[Change]  # against the layer looked at, word by word
     words: int
 
@@ -206,15 +218,13 @@ def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
         changes = word_changes(base_text, text) if layer is not first and text and base_text else []
         verdicts = room.index.verdicts(layer, at)
         said.append(Said(layer, caption, own, _sentences(caption, own, verdicts), changes, len(text.split())))
-    spent = [
-        c.caption.cost_usd for c in said if isinstance(c.caption, Caption) and c.caption.cost_usd is not None
-    ]
+    captions = [c.caption for c in said if isinstance(c.caption, Caption)]
+    # Words taken from another layer were paid for there.
+    spent = [c.cost_usd for c in captions if c.cost_usd is not None and not c.origin]
     return {"said": said, "cost": sum(spent) if spent else None, "editable": first.name != ALT_TEXT}
 
 
-def _sentences(
-    caption: Caption | Missing | None, marks: Marks, verdicts: list[str]
-) -> list[tuple[int, str, str, str, str]]:
+def _sentences(caption: Caption | Missing | None, marks: Marks, verdicts: list[str]) -> list[Sentence]:
     if not isinstance(caption, Caption):
         return []
     found = []
@@ -222,7 +232,8 @@ def _sentences(
         was = sentence.strip()
         now = marks.edits[number].text if number in marks.edits else was
         verdict = verdicts[number - 1] if number <= len(verdicts) else ""
-        found.append((number, was, now, gap, verdict))
+        changes = word_changes(was, now) if was != now else []
+        found.append(Sentence(number, was, now, gap, verdict, changes))
     return found
 
 

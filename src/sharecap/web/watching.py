@@ -18,7 +18,7 @@ router = APIRouter()
 CURVES = (
     ("loss", "loss per learned token"),
     ("tokens_per_s", "tokens per second"),
-    ("mfu", "share of the card's peak"),
+    ("mfu", "share of the machine's peak"),
 )
 
 
