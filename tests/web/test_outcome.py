@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sharecap.captions.layer import write_layer
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 from sharecap.web.outcome import bradley_terry, krippendorff, outcome_of, wilson
 from sharecap.web.study import Study, create, vote, votes

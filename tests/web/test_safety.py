@@ -7,7 +7,8 @@ import pytest
 from PIL import Image as Picture
 
 from sharecap.captions.layer import read_layer, write_layer
-from sharecap.images.catalog import Catalog, add
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 from sharecap.web import thumbs
 from sharecap.web.study import create
