@@ -80,9 +80,10 @@ def captioned(folder: Path, images: int = 12) -> Path:
 
 
 @contextlib.contextmanager
-def serving(dataset: Path, *, token: str = "", **room: object) -> Iterator[Server]:
-    """The page of a dataset, whose index is whole."""
-    build(dataset)
+def serving(dataset: Path, *, token: str = "", made: bool = True, **room: object) -> Iterator[Server]:
+    """The page of a dataset, whose index is whole unless it is not `made` before."""
+    if made:
+        build(dataset)
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     opened = Room.open(dataset, **room)

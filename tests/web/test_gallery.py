@@ -221,3 +221,22 @@ def test_an_address_says_the_whole_query() -> None:
     from urllib.parse import parse_qsl
 
     assert parse(dict(parse_qsl(query.address())), ["a"]) == query
+
+
+def test_a_damaged_cache_is_made_again_and_a_damaged_layer_is_told(dataset: Path) -> None:
+    build(dataset)
+    index = Index(dataset, lambda _: None)
+    index.path.write_bytes(b"no database at all" * 1000)
+    index.path.with_name("thumbs.sqlite").write_bytes(b"neither is this" * 1000)
+    with serving(dataset) as server:
+        assert len(re.findall(r'<li class="card', server.text("/"))) == 12
+        assert server.ask("GET", f"/thumb/{server.room.index.image(0).id}")[0] == 200
+    write_layer(
+        dataset, "third", [Caption(i.id, "", "Third.", "x", "p", "stop") for i in Catalog.open(dataset)]
+    )
+    table = dataset / "layers" / "third" / "captions.parquet"
+    table.write_bytes(table.read_bytes()[:-200])
+    with serving(dataset, made=False) as server:
+        server.room.builder._process.wait(60)
+        assert "could not be made: damaged layer" in server.text("/found?layer=teacher")
+        assert len(re.findall(r'<li class="card', server.text("/?layer=teacher"))) == 12

@@ -20,9 +20,9 @@ def test_the_last_edit_of_a_sentence_counts_and_undo_brings_the_one_before_back(
     dataset: Path, first: Caption
 ) -> None:
     review = Review(dataset)
-    review.edit(0, first, 1, "A man waves.", "A woman waves.")
-    review.edit(0, first, 1, "A man waves.", "Somebody waves.")
-    review.edit(0, first, 2, "He wears a red hat.", "")
+    review.edit(first, 1, "A man waves.", "A woman waves.")
+    review.edit(first, 1, "A man waves.", "Somebody waves.")
+    review.edit(first, 2, "He wears a red hat.", "")
     assert shown(first, review.marks("teacher", first.image_id)) == "Somebody waves. Number 0."
     assert review.undo() == ("teacher", first.image_id)
     review.undo()
@@ -37,8 +37,8 @@ def test_the_last_edit_of_a_sentence_counts_and_undo_brings_the_one_before_back(
 def test_a_flag_or_drop_given_twice_is_taken_back(dataset: Path, first: Caption) -> None:
     review = Review(dataset)
     for _ in range(2):
-        review.flag(0, first, "check")
-        review.drop(0, first)
+        review.flag(first, "check")
+        review.drop(first)
         marks = review.marks("teacher", first.image_id)
         assert (marks.flags, marks.dropped) in ((("check",), True), ((), False))
     assert not marks
@@ -48,9 +48,9 @@ def test_a_flag_or_drop_given_twice_is_taken_back(dataset: Path, first: Caption)
 
 def test_all_three_end_in_a_layer_that_counts_them(dataset: Path) -> None:
     review, rows = Review(dataset), list(read_layer(dataset, "teacher"))
-    review.edit(0, rows[0], 3, "Number 0.", "Number none.")
-    review.flag(1, rows[1], "check")
-    review.drop(2, rows[2])
+    review.edit(rows[0], 3, "Number 0.", "Number none.")
+    review.flag(rows[1], "check")
+    review.drop(rows[2])
     made = review.write("teacher", "mended")
     assert {k: made.metrics[k] for k in ("edited", "flagged", "dropped", "captions")} == {
         "edited": 1,
@@ -73,7 +73,7 @@ def test_an_edit_of_what_does_not_stand_there_is_refused(
     dataset: Path, first: Caption, number: int, was: str
 ) -> None:
     with pytest.raises(UsageError, match="not in the caption"):
-        Review(dataset).edit(0, first, number, was, "x")
+        Review(dataset).edit(first, number, was, "x")
 
 
 def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Path, first: Caption) -> None:
@@ -83,8 +83,8 @@ def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Pat
 
     build(dataset)
     review = Review(dataset)
-    review.edit(0, first, 1, "A man waves.", "A woman waves.")
-    review.drop(1, next(c for c in read_layer(dataset, "teacher") if c.image_id != first.image_id))
+    review.edit(first, 1, "A man waves.", "A woman waves.")
+    review.drop(next(c for c in read_layer(dataset, "teacher") if c.image_id != first.image_id))
     create(dataset, "s", ["teacher", "captioner"], ["ann"], images=11, repeats=2)
     before = open_study(dataset, "s")
     (dataset / "scores").mkdir()

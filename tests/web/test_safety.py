@@ -122,7 +122,7 @@ def test_a_post_from_another_site_changes_nothing(server: Server, headers: dict[
     image = server.room.index.image(0)
     assert image
     assert server.ask("POST", f"/image/{image.id}/drop", {"layer": "teacher"}, **headers)[0] == 403
-    assert server.room.review.places("teacher") == []
+    assert server.room.marked("teacher") == []
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::2]:80"])

@@ -82,7 +82,7 @@ def found(request: Request) -> HTMLResponse:
     """How many images the query finds, and how far the index is."""
     room = room_of(request)
     query = _query(room, dict(request.query_params))
-    marked = room.review.places(query.layer) if query.state == "marked" else ()
+    marked = room.marked(query.layer) if query.state == "marked" else ()
     state = room.index.state()
     if not state.whole:
         room.counts.clear()
@@ -90,7 +90,8 @@ def found(request: Request) -> HTMLResponse:
     count = room.finder.count(query, marked) if known is None else known
     if state.whole and len(room.counts) < 1_000:
         room.counts[query] = count
-    return page(request, "found.html.j2", count=count, state=state, query=query)
+    trouble = room.builder.trouble()
+    return page(request, "found.html.j2", count=count, state=state, query=query, trouble=trouble)
 
 
 def _query(room: Room, fields: dict[str, str]) -> Query:
@@ -119,7 +120,7 @@ def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
-    marked = set(room.review.places(query.layer))
+    marked = set(room.marked(query.layer))
     layer = room.index.layers().get(query.layer)
     if layer is None:  # nothing is in yet
         return {"cards": [], "next": "", "asking": False}
@@ -189,7 +190,7 @@ def one_image(request: Request, image_id: str) -> HTMLResponse:
     room, fields = room_of(request), dict(request.query_params)
     query = _query(room, fields)
     at, image = _located(room, image_id)
-    marked = room.review.places(query.layer) if query.state == "marked" else ()
+    marked = room.marked(query.layer) if query.state == "marked" else ()
     beside = [room.index.image(p) if p is not None else None for p in room.finder.beside(query, at, marked)]
     near = [
         ("near-duplicate of" if kind == DUPLICATE else "like a benchmark's image", other, bits)
@@ -263,11 +264,11 @@ def _change(request: Request, image_id: str, step: str, fields: dict[str, str]) 
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
     if step == "edit" and fields.get("n", "").isdigit():
-        room.review.edit(at, caption, int(fields["n"]), fields.get("was", ""), fields.get("text", ""))
+        room.review.edit(caption, int(fields["n"]), fields.get("was", ""), fields.get("text", ""))
     elif step == "flag":
-        room.review.flag(at, caption, fields.get("flag", ""))
+        room.review.flag(caption, fields.get("flag", ""))
     elif step == "drop":
-        room.review.drop(at, caption)
+        room.review.drop(caption)
     else:
         raise UsageError("no such step", where=step[:40])
     return page(request, "layers.html.j2", image=image, query=query, **_layers(room, query, at, image))

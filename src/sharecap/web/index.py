@@ -88,7 +88,7 @@ class Index:
         self.path = index_path(self.catalog)
         self._start, self._local = start, threading.local()
         with disk_errors(dataset):
-            _connect(self.path).close()
+            opened_cache(self.path, _SETUP).close()
 
     def refresh(self) -> None:
         """Have what is missing taken in; cheap where nothing is. `SharecapError` if images have changed."""
@@ -207,13 +207,28 @@ def near_digests(catalog: Catalog) -> dict[str, str]:
     return found
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def opened_cache(path: Path, setup: str) -> sqlite3.Connection:
+    """A database that may be made again at any time, ready for reading and writing from any thread.
+
+    One that is damaged is thrown away; `SharecapError` if there can be none.
+    """
     path.parent.mkdir(exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, timeout=60)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = OFF")  # it is a cache
-    db.executescript(_SETUP)
-    return db
+    for last in (False, True):
+        try:
+            db = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = OFF")
+            db.executescript(setup)
+            return db
+        except sqlite3.DatabaseError as error:
+            if last or isinstance(error, sqlite3.OperationalError):
+                todo = f"make {path.parent} a directory that can be written to"
+                raise SharecapError(
+                    f"cannot write the page's files ({error})", where=path, todo=todo
+                ) from None
+            for file in path.parent.glob(path.name + "*"):
+                file.unlink()
+    raise AssertionError
 
 
 def build(dataset: Path, tell: Callable[[int], None] = lambda _: None) -> None:
@@ -226,7 +241,7 @@ def build(dataset: Path, tell: Callable[[int], None] = lambda _: None) -> None:
             if not old.name.startswith(path.name):
                 old.unlink()
         with held(path.parent):
-            db = _connect(path)
+            db = opened_cache(path, _SETUP)
             try:
                 _Builder(db, catalog).run(tell)
             finally:
@@ -457,4 +472,7 @@ def _said(caption: Caption) -> str:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    try:
+        build(Path(sys.argv[1]))
+    except SharecapError as error:
+        sys.exit(f"{error}")

@@ -24,7 +24,7 @@ MAX_TEXT = 20_000
 
 _SETUP = """
 CREATE TABLE IF NOT EXISTS steps (
-    n INTEGER PRIMARY KEY, layer TEXT NOT NULL, image_id TEXT NOT NULL, at INTEGER NOT NULL,
+    n INTEGER PRIMARY KEY, layer TEXT NOT NULL, image_id TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('edit', 'flag', 'drop')),
     sentence INTEGER NOT NULL,          -- 1 is the first; 0: the whole caption
     was TEXT NOT NULL,                  -- the sentence as it stands in the layer
@@ -61,7 +61,7 @@ class Review:
         except sqlite3.Error as error:
             raise SharecapError(f"cannot keep edits ({error})", where=path) from None
 
-    def edit(self, at: int, caption: Caption, sentence: int, was: str, text: str) -> None:
+    def edit(self, caption: Caption, sentence: int, was: str, text: str) -> None:
         """Put `text` for a sentence of a layer's caption; "" drops it. `UsageError` if it isn't there."""
         there = sentences(caption.text)
         if not 1 <= sentence <= len(there) or there[sentence - 1] != was.strip():
@@ -69,20 +69,18 @@ class Review:
             raise UsageError("that sentence is not in the caption", where=caption.image_id, todo=todo)
         if len(text) > MAX_TEXT:
             raise UsageError(f"more than {MAX_TEXT:,} characters", where=caption.image_id)
-        self._step(
-            at, caption, "edit", sentence=sentence, was=there[sentence - 1], text=" ".join(text.split())
-        )
+        self._step(caption, "edit", sentence=sentence, was=there[sentence - 1], text=" ".join(text.split()))
 
-    def flag(self, at: int, caption: Caption, flag: str) -> None:
+    def flag(self, caption: Caption, flag: str) -> None:
         """Add a flag, or take it back if it is there."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_:-]{0,39}", flag):
             todo = "use up to 40 letters, digits, '_', ':' and '-'"
             raise UsageError("not a flag", where=repr(flag[:60]), todo=todo)
-        self._step(at, caption, "flag", text=flag)
+        self._step(caption, "flag", text=flag)
 
-    def drop(self, at: int, caption: Caption) -> None:
+    def drop(self, caption: Caption) -> None:
         """Leave the caption out, or take it in again."""
-        self._step(at, caption, "drop")
+        self._step(caption, "drop")
 
     def undo(self) -> tuple[str, str] | None:
         """Take the last step back; (layer, image id) of it, None if there is none."""
@@ -114,10 +112,10 @@ class Review:
             ).fetchall()
         return _marks(rows)
 
-    def places(self, layer: str) -> list[int]:
-        """Places of images that have a step which is not undone."""
+    def images(self, layer: str) -> list[str]:
+        """Images that have a step which is not undone."""
         with self._lock:
-            statement = "SELECT DISTINCT at FROM steps WHERE layer = ? AND undone IS NULL"
+            statement = "SELECT DISTINCT image_id FROM steps WHERE layer = ? AND undone IS NULL"
             return [row[0] for row in self._db.execute(statement, (layer,))]
 
     def write(self, layer: str, to: str) -> Artifact:
@@ -130,13 +128,11 @@ class Review:
         drops = {image for image, m in marks.items() if m.dropped}
         return seal_edits(self.dataset, layer, edits, to, flags=flags, drops=drops)
 
-    def _step(
-        self, at: int, caption: Caption, kind: str, *, sentence: int = 0, was: str = "", text: str = ""
-    ) -> None:
-        row = (caption.layer, caption.image_id, at, kind, sentence, was, text, time.time())
-        columns = "layer, image_id, at, kind, sentence, was, text, made"
+    def _step(self, caption: Caption, kind: str, *, sentence: int = 0, was: str = "", text: str = "") -> None:
+        row = (caption.layer, caption.image_id, kind, sentence, was, text, time.time())
+        columns = "layer, image_id, kind, sentence, was, text, made"
         with self._lock:
-            self._db.execute(f"INSERT INTO steps ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute(f"INSERT INTO steps ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def shown(caption: Caption, marks: Marks) -> str:

@@ -36,16 +36,24 @@ class Builder:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._log = threading.Lock(), Path()
 
     def __call__(self, dataset: Path) -> None:
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None or self._process.poll() == 0:  # one that failed would fail again
+                self._log = dataset / VIEW / "index.log"
                 command = [sys.executable, "-m", "sharecap.web.index", str(dataset)]
-                with open(dataset / VIEW / "index.log", "wb") as log:
+                with open(self._log, "wb") as log:
                     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
                     own = {**os.environ, "OMP_NUM_THREADS": "1"}
                     self._process = subprocess.Popen(command, env=own, **quiet)  # type: ignore[call-overload]
+
+    def trouble(self) -> str:
+        """Why the index could not be made; "" where nothing went wrong."""
+        if self._process is None or self._process.poll() in (None, 0):
+            return ""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1][:500] if lines else f"its process ended with {self._process.returncode}"
 
     def stop(self) -> None:
         """End it; what it committed stays."""
@@ -66,6 +74,7 @@ class Room:
     trainings: Trainings
     models: list[Asked]
     builder: Builder
+    places: dict[str, int | None] = field(default_factory=dict)  # of images that were marked
     counts: dict[Any, int] = field(default_factory=dict)  # of queries, while the index is whole
 
     @classmethod
@@ -78,6 +87,17 @@ class Room:
         room = cls(dataset, index, Finder(index), thumbs, review, Trainings(runs), asked, builder)
         index.refresh()
         return room
+
+    def marked(self, layer: str) -> list[int]:
+        """Places of the images whose caption a person has edited, flagged or dropped."""
+        found = []
+        for image in self.review.images(layer):
+            if self.places.get(image) is None:  # it may be in by now
+                self.places[image] = self.index.at_of(image)
+            at = self.places[image]
+            if at is not None:
+                found.append(at)
+        return found
 
     async def close(self) -> None:
         """End what was started."""

@@ -5,7 +5,6 @@ an `ImageError` with its reason; a picture that promises too many pixels is neve
 """
 
 import io
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import ImageOps
 from sharecap.images.decode import MAX_PIXELS, ImageError, as_rgb, broken, open_header, refuse_filled_up
 from sharecap.images.place import place_of, verified
 from sharecap.records import Image
+from sharecap.web.index import opened_cache
 
 SIDES = {"small": 320, "large": 1600}
 """Pixels of the longer side. The large one is for a picture on its own page and is not kept."""
@@ -61,10 +61,7 @@ class Thumbs:
     def __init__(self, path: Path, kept_bytes: int = KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # it is a cache
-        self._db.executescript(_SETUP)
+        self._db = opened_cache(path, _SETUP)
         (self._bytes,) = self._db.execute("SELECT coalesce(sum(length(jpeg)), 0) FROM thumbs").fetchone()
 
     def kept(self, image_id: str) -> bytes | None:
