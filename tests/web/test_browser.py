@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -16,6 +17,7 @@ from sharecap.captions.running import Running, noted
 from sharecap.web.study import create, open_study, votes
 
 from .conftest import Server, captioned, serving
+from .speaker import WORDS, speaking
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
@@ -277,3 +279,28 @@ def test_runs_are_live_without_a_reload(browser: Browser, server: Server) -> Non
     assert visit.violations() == []
     assert visit.seen == []
     done.set()
+
+
+def test_two_models_answer_side_by_side_as_they_speak(browser: Browser, tmp_path: Path) -> None:
+    with speaking() as speaker:
+        models = [f"{speaker.url}#flowing", f"{speaker.url}#plain"]
+        with serving(captioned(tmp_path, 3), models=models) as asked:
+            visit = Visit(browser, asked)
+            page = visit.go("/?layer=teacher")
+            page.locator(".about").get_by_role("link", name="ask").first.click()
+            page.wait_for_url("**/ask?*")
+            page.keyboard.press("/")
+            page.keyboard.press("Control+A")
+            page.keyboard.type("What floats?")
+            page.keyboard.press("Control+Enter")
+            first = page.get_by_label("Answer of the first model")
+            expect(page.get_by_label("Answer of the second model")).to_contain_text("".join(WORDS))
+            expect(first).to_contain_text("A red")
+            assert "boat" not in first.inner_text()  # its server holds the rest back
+            speaker.go.set()
+            expect(first).to_contain_text("".join(WORDS))
+            assert [body["messages"][0]["content"][1]["text"] for body in speaker.asked] == [
+                "What floats?"
+            ] * 2
+            assert visit.violations() == []
+            assert visit.seen == []

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharecap.captions.layer import layers, write_layer
+from sharecap.errors import SharecapError
 from sharecap.images.catalog import Catalog
 from sharecap.images.duplicates import find_duplicates
 from sharecap.records import Caption
@@ -128,6 +129,44 @@ def test_near_duplicates_are_told_where_they_were_looked_for(tmp_path: Path) -> 
     found = finder(dataset)
     copies = found.index.rows("SELECT count(DISTINCT at) FROM near")[0][0]
     assert found.count(Query("teacher", state="duplicate")) == copies
+
+
+def test_images_like_a_benchmark_s_are_found_and_told(dataset: Path) -> None:
+    import shutil
+
+    from sharecap.images.overlap import find_overlap
+
+    images = list(Catalog.open(dataset))
+    (dataset.parent / "bench").mkdir()
+    shutil.copy(images[2].path, dataset.parent / "bench" / "question-7.png")
+    find_overlap(dataset, [dataset.parent / "bench"], 0)
+    with serving(dataset) as server:
+        assert server.room.finder.page(Query("teacher", state="overlap")).places == [2]
+        page = server.text(f"/image/{images[2].id}?layer=teacher")
+        assert "like a benchmark" in page
+        assert "question-7.png" in page
+
+
+def test_scores_are_filtered_by_and_verdicts_colour_sentences(dataset: Path) -> None:
+    images = list(Catalog.open(dataset))
+    (dataset / "scores").mkdir()
+    lines = [
+        {"image_id": i.id, "score": n / 10, "sentences": ["right", "wrong", ""]} for n, i in enumerate(images)
+    ]
+    path = dataset / "scores" / "teacher.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with serving(dataset) as server:
+        found = server.room.finder
+        assert found.page(Query("teacher", score_from=0.95, order="best")).places == [11, 10]
+        assert found.count(Query("teacher", score_to=0.2)) == 3
+        page = server.text(f"/image/{images[0].id}?layer=teacher")
+        assert re.findall(r'class="sentence (\w*)"', page) == ["right", "wrong", ""]
+        path.write_text(json.dumps(lines[4]) + "\n")  # scored anew, with less
+        build(dataset)
+        assert found.page(Query("teacher", order="best")).places == [4]
+        path.write_text('{"image_id": "x"}\n')
+        with pytest.raises(SharecapError, match="bad score in line 1"):
+            build(dataset)
 
 
 def test_a_builder_that_was_killed_goes_on_where_it_was(
