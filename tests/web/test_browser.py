@@ -267,6 +267,7 @@ def test_runs_are_live_without_a_reload(browser: Browser, server: Server) -> Non
         section = page.get_by_label("Captioning teacher")
         expect(section).to_contain_text("running")
         expect(section).to_contain_text("of $10.0000 budget")
+        expect(section).to_contain_text("refusals 3.2 % (closes above 20 %)")
         expect(section.get_by_role("row", name="refusal")).to_contain_text("<b>words</b>")
         for number in range(31, 60):
             book(number, "done", None)

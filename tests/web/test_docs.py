@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -35,10 +36,18 @@ def test_view_serves_until_it_is_ended(dataset: Path) -> None:
         with urllib.request.urlopen(found[0]) as answer:  # at once, while the index is being made
             assert dataset.name in answer.read().decode()
     finally:
-        process.terminate()
-        assert process.wait(60) in (0, -15)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
 
 
 @pytest.mark.parametrize("name", re.findall(r"\((view-[\w.-]+)\)", PAGE))
 def test_every_picture_on_the_page_is_there_and_small(name: str) -> None:
     assert (DOCS / name).stat().st_size < 150_000
+
+
+def test_without_the_extra_the_command_says_how_to_get_it(dataset: Path) -> None:
+    code = "import sys; sys.modules['fastapi'] = None; from sharecap.cli import main; main()"
+    command = [sys.executable, "-c", code, "view", str(dataset)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "sharecap: the page needs fastapi. pip install 'sharecap[web]'\n"

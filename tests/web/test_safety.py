@@ -184,6 +184,16 @@ def test_an_image_that_is_gone_or_another_one_is_told(dataset: Path, how: str, s
             assert (status, headers["content-type"], says in body) == (200, "image/svg+xml", True)
 
 
+def test_a_body_that_never_says_its_length_is_cut(server: Server) -> None:
+    head = f"POST /undo HTTP/1.1\r\nHost: localhost\r\nX-Sharecap-Key: {server.key}\r\n"
+    piece = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        raw.sendall(f"{head.replace('/undo', '/write')}Transfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(11):
+            raw.sendall(piece)
+        assert raw.recv(65536).split(b" ", 2)[1] == b"413"
+
+
 def test_a_big_body_is_refused(server: Server) -> None:
     image = server.room.index.image(0)
     assert image

@@ -8,6 +8,7 @@ from importlib.resources import files
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
+from starlette.requests import ClientDisconnect
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.web import gallery, judging, watching
@@ -50,6 +51,11 @@ def make_app(room: Room, hosts: tuple[str, ...] = (), token: str = "") -> App:
         """What went wrong, in words; paths of this machine stay on the terminal."""
         status = 400 if isinstance(error, UsageError) else 500
         return PlainTextResponse(error.what + (f". {error.todo}" if error.todo else ""), status)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        """The gate cut a body that was too long, or its sender left."""
+        return PlainTextResponse("Too much.", 413)
 
     return Guard(app, hosts, token)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap import artifact
+from sharecap.captions.gates import DEFAULT_THRESHOLDS, FAILURES, REFUSALS, TRUNCATIONS
 from sharecap.captions.ledger import read_only
 from sharecap.captions.running import Running, alive
 from sharecap.captions.running import runs as noted_runs
@@ -40,6 +41,15 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """How near a gate of a captioning run is to closing. The others are told when they close."""
+
+    name: str
+    share: float  # of the newest outcomes
+    bound: float  # above it, the run stops
+
+
+@dataclass(frozen=True)
 class CaptionRun:
     """One captioning run as the ledger has it now."""
 
@@ -52,6 +62,7 @@ class CaptionRun:
     priced: bool
     rate: float  # captions per second, lately
     failures: list[Failure]
+    gates: list[Gate]
 
     @property
     def share(self) -> float:
@@ -111,6 +122,12 @@ def _counted(db: sqlite3.Connection, about: Running) -> CaptionRun:
         ).fetchall()
         failures.append(Failure(kind or "error", count, [(image, said[:300]) for image, said in rows]))
     spell = min(RATE_S, max(1.0, now - about.started))
+    newest = db.execute(
+        f"SELECT coalesce(error_kind, '') FROM requests WHERE {where} AND state IN ('done', 'failed') "
+        f"ORDER BY id DESC LIMIT {DEFAULT_THRESHOLDS.stretch}",
+        asked,
+    ).fetchall()
+    gates = _gates([kind for (kind,) in newest])
     return CaptionRun(
         about,
         alive(about),
@@ -121,7 +138,28 @@ def _counted(db: sqlite3.Connection, about: Running) -> CaptionRun:
         bool(priced),
         lately / spell if alive(about) else 0.0,
         failures,
+        gates,
     )
+
+
+def _gates(newest: Sequence[str]) -> list[Gate]:
+    """The gates that can be told from outcomes alone; `newest` are kinds of failure, "" for a caption.
+
+    Over all sources together, where the run looks at each: a hint, and not the run's own count.
+    """
+    bounds = DEFAULT_THRESHOLDS
+    if len(newest) < bounds.failures_after:
+        return []
+    window = newest[: bounds.failures_window]
+
+    def share(of: Sequence[str], kinds: Sequence[str]) -> float:
+        return sum(kind in kinds for kind in of) / len(of)
+
+    return [
+        Gate(FAILURES, sum(map(bool, window)) / len(window), bounds.failures),
+        Gate(REFUSALS, share(newest, ("refusal", "content_filter")), bounds.refusals),
+        Gate(TRUNCATIONS, share(newest, ("truncated",)), bounds.truncations),
+    ]
 
 
 @dataclass
