@@ -112,3 +112,10 @@ def dataset(tmp_path: Path) -> Path:
 def server(dataset: Path) -> Iterator[Server]:
     with serving(dataset) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of a file that change nothing."""
+    with serving(captioned(tmp_path_factory.mktemp("shared"))) as running:
+        yield running

@@ -58,12 +58,11 @@ def test_a_server_without_streams_and_one_that_fails_are_heard_too(dataset: Path
 
 
 @pytest.mark.parametrize("model", ["", "1", "-1", "0x", "../m", "http://127.0.0.1/v1#x"])
-def test_the_browser_names_no_model_of_its_own(dataset: Path, model: str) -> None:
-    with serving(dataset) as server:
-        image = server.room.index.image(0)
-        assert image
-        fields = {"model": model, "image": image.id, "question": "What?"}
-        assert server.ask("POST", "/ask", fields)[0] == 400
+def test_the_browser_names_no_model_of_its_own(shared: Server, model: str) -> None:
+    image = shared.room.index.image(0)
+    assert image
+    fields = {"model": model, "image": image.id, "question": "What?"}
+    assert shared.ask("POST", "/ask", fields)[0] == 400
 
 
 @pytest.fixture(scope="module")

@@ -208,20 +208,20 @@ def test_a_new_layer_is_taken_in_and_a_layer_that_is_gone_is_forgotten(tmp_path:
     assert found.count(Query("third", q="third")) == 6
 
 
-def test_the_pages_show_what_the_layers_hold(server: Server) -> None:
-    page = server.text("/?layer=teacher")
+def test_the_pages_show_what_the_layers_hold(shared: Server) -> None:
+    page = shared.text("/?layer=teacher")
     assert len(re.findall(r'<li class="card', page)) == 12
-    assert "12" in server.text("/found?layer=teacher")
-    first = server.room.index.image(0)
+    assert "12" in shared.text("/found?layer=teacher")
+    first = shared.room.index.image(0)
     assert first
-    one = server.text(f"/image/{first.id}?layer=teacher")
+    one = shared.text(f"/image/{first.id}?layer=teacher")
     assert "<del>red</del>" in one.replace("\n", "") or "<del>red" in one
     assert "<ins>blue" in one
     assert "600 + 20 tokens" in one
     assert "$0.0020" in one
-    status, headers, body = server.ask("GET", f"/thumb/{first.id}")
+    status, headers, body = shared.ask("GET", f"/thumb/{first.id}")
     assert (status, headers["content-type"], body[:2]) == (200, "image/jpeg", b"\xff\xd8")
-    assert server.ask("GET", f"/thumb/{first.id}")[2] == body
+    assert shared.ask("GET", f"/thumb/{first.id}")[2] == body
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_the_pages_show_what_the_layers_hold(server: Server) -> None:
         "/ask?image=..",
     ],
 )
-def test_what_makes_no_sense_is_one_plain_line(server: Server, path: str) -> None:
-    status, headers, body = server.ask("GET", path)
+def test_what_makes_no_sense_is_one_plain_line(shared: Server, path: str) -> None:
+    status, headers, body = shared.ask("GET", path)
     assert (status, headers["content-type"]) == (400, "text/plain; charset=utf-8")
     assert len(body) < 300
 

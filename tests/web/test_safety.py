@@ -89,8 +89,8 @@ def test_markup_from_captions_alt_texts_and_file_names_stays_text(hostile: Path)
         "//etc/passwd",
     ],
 )
-def test_no_path_of_the_browser_reaches_a_file(server: Server, path: str) -> None:
-    status, _, body = server.ask("GET", path)
+def test_no_path_of_the_browser_reaches_a_file(shared: Server, path: str) -> None:
+    status, _, body = shared.ask("GET", path)
     assert status in (400, 404)
     assert b"root:" not in body
     assert b"import" not in body
@@ -118,16 +118,16 @@ def test_no_name_of_the_browser_becomes_a_path(server: Server, layer: str) -> No
         {"sec_fetch_site": "same-site"},
     ],
 )
-def test_a_post_from_another_site_changes_nothing(server: Server, headers: dict[str, str]) -> None:
-    image = server.room.index.image(0)
+def test_a_post_from_another_site_changes_nothing(shared: Server, headers: dict[str, str]) -> None:
+    image = shared.room.index.image(0)
     assert image
-    assert server.ask("POST", f"/image/{image.id}/drop", {"layer": "teacher"}, **headers)[0] == 403
-    assert server.room.marked("teacher") == []
+    assert shared.ask("POST", f"/image/{image.id}/drop", {"layer": "teacher"}, **headers)[0] == 403
+    assert shared.room.marked("teacher") == []
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::2]:80"])
-def test_another_name_for_this_machine_is_not_answered(server: Server, host: str) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+def test_another_name_for_this_machine_is_not_answered(shared: Server, host: str) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as raw:
         raw.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: raw.recv(65536), b""))
     assert answer.split(b" ", 2)[1] in (b"421", b"400")
@@ -184,21 +184,21 @@ def test_an_image_that_is_gone_or_another_one_is_told(dataset: Path, how: str, s
             assert (status, headers["content-type"], says in body) == (200, "image/svg+xml", True)
 
 
-def test_a_body_that_never_says_its_length_is_cut(server: Server) -> None:
-    head = f"POST /undo HTTP/1.1\r\nHost: localhost\r\nX-Sharecap-Key: {server.key}\r\n"
+def test_a_body_that_never_says_its_length_is_cut(shared: Server) -> None:
+    head = f"POST /undo HTTP/1.1\r\nHost: localhost\r\nX-Sharecap-Key: {shared.key}\r\n"
     piece = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as raw:
         raw.sendall(f"{head.replace('/undo', '/write')}Transfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(11):
             raw.sendall(piece)
         assert raw.recv(65536).split(b" ", 2)[1] == b"413"
 
 
-def test_a_big_body_is_refused(server: Server) -> None:
-    image = server.room.index.image(0)
+def test_a_big_body_is_refused(shared: Server) -> None:
+    image = shared.room.index.image(0)
     assert image
     fields = {"layer": "teacher", "flag": "x" * 200_000}
-    assert server.ask("POST", f"/image/{image.id}/flag", fields)[0] == 413
+    assert shared.ask("POST", f"/image/{image.id}/flag", fields)[0] == 413
 
 
 def test_a_picture_is_bounded_whatever_its_size(tmp_path: Path) -> None:
