@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharecap.captions.captioner import Request, Sampling
-from sharecap.captions.teachers.endpoint import Endpoint
 from sharecap.captions.teachers.open import open_teacher
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import decode_rgb
 from sharecap.images.place import place_of, verified
 
 if TYPE_CHECKING:
+    from sharecap.captions.teachers.endpoint import Endpoint
     from sharecap.model.generation import Generator
 
 MAX_QUESTION = 4_000
@@ -39,6 +39,8 @@ class Asked:
                 raise UsageError("no model there", where=self._directory, todo=todo)
             self.name = self._directory.resolve().name
             return
+        from sharecap.captions.teachers.endpoint import Endpoint  # an HTTP client takes a while to load
+
         captioner = open_teacher(spec)
         if type(captioner) is not Endpoint:
             raise UsageError(
