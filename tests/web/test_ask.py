@@ -133,6 +133,16 @@ def test_what_cannot_be_is_one_line(
     assert says in err
 
 
+@pytest.mark.parametrize("token", ["short", "a token; with=signs and spaces", "ä" * 20])
+def test_a_token_that_could_not_be_one_is_one_line(
+    typed: Typed, dataset: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("SHARECAP_VIEW_TOKEN", token)
+    code, _, err = typed("view", dataset, "--port", 0)
+    assert (code, err.count("\n")) == (2, 1)
+    assert token not in err
+
+
 def test_a_port_that_is_taken_is_one_line(typed: Typed, dataset: Path) -> None:
     with serving(dataset) as server:
         code, _, err = typed("view", dataset, "--port", server.port)

@@ -28,10 +28,11 @@ MAX_QUESTION = 4_000
 class Asked:
     """A model that can be asked. Opened with the words of the command line, loaded when it is first asked."""
 
+    _endpoint: "Endpoint | None" = None
+    _directory: Path | None = None
+
     def __init__(self, spec: str) -> None:
         self.spec = spec
-        self._endpoint: Endpoint | None = None
-        self._directory: Path | None = None
         if not spec.startswith(("http:", "https:", "openai:", "batch:")):
             self._directory = Path(spec.removeprefix("local:"))
             if not (self._directory / "config.json").is_file():

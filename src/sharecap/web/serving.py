@@ -1,6 +1,7 @@
 """`sharecap view`: opens a dataset, says where its page is, and serves it until it is interrupted."""
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +31,9 @@ def serve_dataset(dataset: Path, host: str, port: int, runs: Sequence[Path], mod
             raise UsageError("no directory of runs there", where=folder)
     local = host in LOOPBACK
     token = os.environ.get(TOKEN_VARIABLE, "")
-    if token and len(token) < 16:
-        raise UsageError(
-            f"{TOKEN_VARIABLE} is shorter than 16 characters", todo="make it longer, or unset it"
-        )
+    if token and not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", token):
+        todo = "give it 16 to 200 letters, digits, '_' and '-', or unset it"
+        raise UsageError(f"{TOKEN_VARIABLE} can't be a token", todo=todo)
     if not local and not token:
         token = secrets.token_urlsafe(18)
     socket = listen(host, port)
