@@ -118,3 +118,14 @@ def test_three_layers_are_ranked_by_what_was_preferred(photographs: Path) -> Non
     assert [s.layer for s in found.strengths] == ["captions", "poor", "shuffled"]
     assert all(a.value.low > b.value.high for a, b in pairwise(found.strengths))
     assert json.dumps([one.wins + one.losses for one in found.preferences]) == "[20, 20, 20]"
+
+
+def test_raters_are_compared_with_a_judge_s_scores(photographs: Path) -> None:
+    study = create(photographs, "judge", ["captions", "shuffled"], ["ann"], images=20, repeats=0)
+    judged(study, "ann", 10)
+    cast = votes(study)
+    assert outcome_of(study, cast).judge is None
+    found = outcome_of(study, cast, lambda _, layer: 1.0 if layer == "captions" else 0.0).judge
+    assert found is not None
+    assert (found.same, found.of) == (18, 20)
+    assert outcome_of(study, cast, lambda _image, _layer: 0.5).judge is None

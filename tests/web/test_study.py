@@ -14,7 +14,7 @@ from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 from sharecap.web.study import VOTES, as_csv, as_label_studio, create, open_study, vote, votes
 
-from .conftest import Server
+from .conftest import Server, serving
 
 
 def test_order_and_sides_are_each_rater_s_own_and_stay_the_same(dataset: Path) -> None:
@@ -128,3 +128,24 @@ def test_votes_go_out_as_csv_and_for_label_studio(dataset: Path) -> None:
     for task, one in zip(tasks, votes(study), strict=True):
         texts = study.pairs[one.pair].texts
         assert task["data"]["left"] == texts[study.pairs[one.pair].layers.index(one.left)]
+
+
+def test_the_study_s_page_shows_who_is_preferred_and_what_a_judge_says(dataset: Path) -> None:
+    (dataset / "scores").mkdir()
+    for layer, score in (("teacher", 0.9), ("captioner", 0.1)):
+        lines = [json.dumps({"image_id": i.id, "score": score}) + "\n" for i in Catalog.open(dataset)]
+        (dataset / "scores" / f"{layer}.jsonl").write_text("".join(lines))
+    study = create(dataset, "s", ["teacher", "captioner"], ["ann"], images=10, repeats=0)
+    for number, trial in enumerate(study.trials("ann")):
+        left = study.pairs[trial.pair].layers[trial.left]
+        vote(study, "ann", number, "left" if left == "teacher" else "right", 1.0)
+    with serving(dataset) as server:
+        page = " ".join(server.text("/studies/s").split())
+        assert "teacher is preferred to captioner." in page
+        assert "72.2 to 100.0" in page  # Wilson's, ten of ten
+        assert '<th scope="row">all raters and the scores</th><td class="number">10</td>' in page
+        status, headers, body = server.ask("GET", "/studies/s/votes.csv")
+        assert (status, len(body.splitlines())) == (200, 11)
+        assert "attachment" in headers["content-disposition"]
+        tasks = json.loads(server.ask("GET", "/studies/s/label-studio.json")[2])
+        assert {Path(task["data"]["image"]).suffix for task in tasks} == {".png"}

@@ -151,6 +151,14 @@ class Index:
         found = self.rows(f"SELECT text, fields FROM texts_{layer.n} WHERE at = ?", at)
         return caption_of(found[0], image_id, layer.name) if found else None
 
+    def score(self, layer: str, image_id: str) -> float | None:
+        """The score of a caption, where somebody or something gave one."""
+        row, at = self.layers().get(layer), self.at_of(image_id)
+        found = (
+            self.rows(f"SELECT score FROM facts_{row.n} WHERE at = ?", at) if row and at is not None else []
+        )
+        return found[0][0] if found else None
+
     def verdicts(self, layer: LayerRow, at: int) -> list[str]:
         """ "right", "wrong" or "" for each sentence of a caption, where somebody judged them."""
         statement = "SELECT sentences FROM verdicts WHERE layer = ? AND at = ?"

@@ -70,7 +70,7 @@ def one_study(request: Request, name: str) -> HTMLResponse:
         (rater, f"{here}/rate/{token}", sum(v.rater == rater for v in cast), len(study.trials(rater)))
         for token, rater in study.raters.items()
     ]
-    found = outcome_of(study, cast)
+    found = outcome_of(study, cast, lambda image, layer: room.index.score(layer, image))
     return page(request, "study.html.j2", study=study, progress=progress, votes=len(cast), found=found)
 
 

@@ -6,7 +6,7 @@ independent, so an image counts once in an interval, however many raters saw it.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -65,9 +65,16 @@ class Outcome:
     between: list[Agreement]
     alpha: float | None  # Krippendorff's, nominal; None where nobody saw what another saw
     themselves: list[Agreement]
+    judge: Agreement | None  # of raters and scores; None where there are no scores of both captions
 
 
-def outcome_of(study: Study, cast: Sequence[Vote]) -> Outcome:
+ScoreOf = Callable[[str, str], float | None]
+"""The score of (image id, layer), such as a judge gave it."""
+
+
+def outcome_of(
+    study: Study, cast: Sequence[Vote], score_of: ScoreOf = lambda _image, _layer: None
+) -> Outcome:
     """The outcome as the votes are now."""
     first = [vote for vote in cast if not vote.repeat]
     pairs = list(combinations(study.layers, 2))
@@ -78,6 +85,7 @@ def outcome_of(study: Study, cast: Sequence[Vote]) -> Outcome:
         between,
         alpha,
         _themselves(cast),
+        _with_judge(first, score_of),
     )
 
 
@@ -179,6 +187,17 @@ def krippendorff(answers: Mapping[int, Mapping[str, str]]) -> float | None:
     n = total.total()
     expected = (n * n - sum(x * x for x in total.values())) / (n - 1) if n > 1 else 0.0
     return 1 - disagreed / expected if expected else None
+
+
+def _with_judge(first: Sequence[Vote], score_of: ScoreOf) -> Agreement | None:
+    """How often raters prefer the caption of the higher score; ties on either side are left out."""
+    same = of = 0
+    for vote in first:
+        left, right = score_of(vote.image_id, vote.left), score_of(vote.image_id, vote.right)
+        if vote.choice != "tie" and left is not None and right is not None and left != right:
+            of += 1
+            same += (vote.choice == "left") == (left > right)
+    return Agreement("all raters and the scores", same, of) if of else None
 
 
 def _themselves(cast: Sequence[Vote]) -> list[Agreement]:
