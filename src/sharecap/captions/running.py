@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def noted(dataset: Path, run: Running) -> Iterator[None]:
         outcome = type(error).__name__
         raise
     finally:
-        write_atomically(path, json.dumps(facts | {"ended": time.time(), "outcome": outcome}))
+        with suppress(OSError):  # what ended the run counts, and on a full disk that is what it says already
+            write_atomically(path, json.dumps(facts | {"ended": time.time(), "outcome": outcome}))
 
 
 def runs(dataset: Path) -> list[Running]:
