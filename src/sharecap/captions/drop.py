@@ -28,6 +28,7 @@ from sharecap.captions.exports import hf, llava, register, sidecar, webdataset
 from sharecap.captions.exports.register import Export
 from sharecap.captions.layer import FAILURES, KIND, ROWS, TABLE, layers, open_layer
 from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
+from sharecap.captions.page_files import forget_in_page_files
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
 from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, WORDS, disk_errors, held, layer_path
@@ -46,6 +47,7 @@ class DropReport:
     not_there: int = 0  # digests that the catalog does not have; they are refused from now on
     layers: dict[str, int] = field(default_factory=dict)  # layer -> captions removed
     words: int = 0  # images whose words, read in the picture for prompts, were wiped
+    page: int = 0  # edits by hand, pairs of studies and scores that were wiped
     answers: int = 0  # answers whose words were wiped from the ledger; what they cost stays
     exports: dict[str, int] = field(default_factory=dict)  # place -> rows removed
     deleted: list[str] = field(default_factory=list)  # files that sharecap had downloaded
@@ -76,6 +78,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
                 report.layers[name] = gone
         _from_ledger(dataset, wanted, report)
         report.words = forget(dataset, wanted)
+        report.page = forget_in_page_files(dataset, wanted)
         _from_fusions(dataset, wanted, reason, report)
         if found:
             publish(kept)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, gains, lab, layers, mixing, scenes, training
+from sharecap.cli import captioning, datasets, evaluation, gains, lab, layers, mixing, scenes, training, web
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
 app.command("gain")(gains.gain)
 app.command("lab")(lab.lab)
+app.command("view")(web.view)
+app.command("ask")(web.ask)
 app.add_typer(evaluation.benchmarks, name="benchmarks")
 
 ENVIRONMENT = {

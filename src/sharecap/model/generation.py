@@ -7,7 +7,7 @@ Shape letters: B rows of the batch, P prompt tokens, C width, H heads, D head wi
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +66,7 @@ class Generator:
         self.llava, self.batch_size = llava, batch_size
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
+        self.heard: Callable[[list[list[int]]], None] | None = None  # is told the batch's tokens as they grow
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
         places = llava.image_tokens
         self.cutter = Cutter(
@@ -128,6 +129,8 @@ class Generator:
             for i, token in zip(alive, tokens.tolist(), strict=True):
                 if not self.ended(said[i]):
                     said[i].append(token)
+            if self.heard is not None:
+                self.heard(said)
             going = [row for row, i in enumerate(alive) if not self.ended(said[i])]
             if not going:
                 break
