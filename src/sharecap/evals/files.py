@@ -66,9 +66,9 @@ def only(directory: Path, pattern: str) -> Path:
 
 def read_rows(path: Path) -> list[Row]:
     """Rows of a table (`.xlsx`, `.tsv`, `.csv`, `.parquet`), JSON list, JSON lines, or log of lmms-eval."""
-    if path.suffix in (".xlsx", ".tsv", ".csv"):
+    if path.suffix.lower() in (".xlsx", ".tsv", ".csv"):
         return list(read_table(path))
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _columns(path)
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -115,10 +115,10 @@ def _parsed(line: str, number: int, where: Path) -> Row:
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a table with a header; all values are text, and "nan" is an empty cell."""
-    if path.suffix == ".xlsx":
+    if path.suffix.lower() == ".xlsx":
         rows = _spreadsheet(path)
     else:
-        rows = _separated(path, "," if path.suffix == ".csv" else "\t")
+        rows = _separated(path, "," if path.suffix.lower() == ".csv" else "\t")
     header = next(rows, [])
     for number, cells in enumerate(rows, 2):
         if any(cells[len(header) :]):
@@ -194,9 +194,13 @@ def answers_of(
         name = id_of(row, ids)
         if name in found:
             raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
-        text = row[next(t for t in texts if t in row)]
-        found[name] = "" if text is None else str(text)
+        found[name] = text_of(row[next(t for t in texts if t in row)])
     return found
+
+
+def text_of(value: Any) -> str:
+    """An answer as text. A null is an empty answer, never the word "None", which rules would read as 0."""
+    return "" if value is None else str(value)
 
 
 def id_of(row: Row, names: Sequence[str] = IDS) -> str:
