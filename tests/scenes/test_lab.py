@@ -86,7 +86,7 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert [one["verdict"] for one in told["claims"]] == [one.verdict for one in found.tried]
     assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert any("detailed better than short" in line for line in lab_report.lines(found))
+    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found))
 
 
 def test_a_verdict_needs_its_whole_interval() -> None:

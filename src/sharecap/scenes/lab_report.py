@@ -13,7 +13,7 @@ from sharecap.artifact import plain, write_atomically
 from sharecap.evals.statistics import Estimate
 from sharecap.report import document as d
 from sharecap.report.html import write_report
-from sharecap.report.tables import duration, number
+from sharecap.report.tables import number
 from sharecap.report.whiskers import draw_whiskers
 from sharecap.scenes.lab_scores import MARGIN, Outcome, Tried
 
@@ -64,7 +64,7 @@ def lines(found: Outcome) -> Iterator[str]:
 def sentence(one: Tried) -> str:
     """A claim, its figures and the verdict."""
     how = "about as good as" if one.claim.equal else "better than"
-    told = f"{one.claim.row} {how} {one.claim.than}: {between(one.difference)}"
+    told = f"“{one.claim.row}” {how} “{one.claim.than}”: {between(one.difference)}"
     paper = f"; the paper: {one.claim.paper}" if one.claim.paper else ""
     return f"{told}, {one.verdict}{paper}"
 
@@ -85,19 +85,19 @@ def page(found: Outcome) -> d.Report:
         "Student's intervals over the seeds" if len(found.seeds) > 1 else "intervals over one seed's pictures"
     )
     table = d.Table(
-        ("Model", "Overall, of 100", *(kind.capitalize() for kind in found.rows[0].kinds), "Time"),
+        ("Model", "Overall, of 100", *(kind.capitalize() for kind in found.rows[0].kinds), "Minutes"),
         tuple(
             (
                 row.design.name,
                 interval(row.score, difference=False),
                 *(d.Number(value) for value in row.kinds.values()),
-                duration(row.seconds),
+                d.Number(row.seconds / 60),
             )
             for row in found.rows
         ),
         title="Every model",
         note=f"Overall: the mean of MME, MMBench and VQAv2, each on a scale of 100, with 95 % {how}. Then "
-        "right answers by kind of question, per cent. Time: pre-training, tuning and exam, on one core.",
+        "right answers by kind of question, per cent. Minutes: pre-training, tuning and exam, on one core.",
         strong=1,
     )
     claims = d.Table(
@@ -124,7 +124,11 @@ def page(found: Outcome) -> d.Report:
         lead=experiment.claim,
         facts=(
             d.Fact("Where", experiment.where or "beyond the paper"),
-            d.Fact("Models", f"{len(found.rows) * len(found.seeds)}", f"{len(found.seeds)} seeds"),
+            d.Fact(
+                "Models",
+                f"{len(found.rows) * len(found.seeds)}",
+                f"in {len(found.seeds)} world{'s' * (len(found.seeds) > 1)}",
+            ),
             d.Fact("Questions", f"{found.questions:,}", "to each model"),
         ),
         sections=(
