@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import closing
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def forget_in_page_files(dataset: Path, ids: Set[str]) -> int:
         if mine:
             write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=1))
             gone += len(mine)
-    return gone + sum(_from_scores(path, ids) for path in sorted((dataset / SCORES).glob("*.jsonl")))
+    for path in sorted((dataset / SCORES).glob("*.jsonl")):
+        gone += without_lines(path, lambda line: any(image in line for image in ids))
+    return gone
 
 
 def _from_review(path: Path, ids: Set[str]) -> int:
@@ -57,14 +59,15 @@ def _from_review(path: Path, ids: Set[str]) -> int:
         raise SharecapError(f"cannot take edits by hand back ({error})", where=path, todo=todo) from None
 
 
-def _from_scores(path: Path, ids: Set[str]) -> int:
+def without_lines(path: Path, mine: Callable[[str], bool]) -> int:
+    """Take the lines that are `mine` out of a file, which is whole at any moment; how many there were."""
     gone, partial = 0, partial_of(path)
     try:
         with open(path, encoding="utf-8") as old, open(partial, "w", encoding="utf-8") as new:
             for line in old:
-                mine = any(image in line for image in ids)
-                gone += mine
-                if not mine:
+                if mine(line):
+                    gone += 1
+                else:
                     new.write(line)
             new.flush()
             os.fsync(new.fileno())

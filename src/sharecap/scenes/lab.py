@@ -34,7 +34,7 @@ DETAILS_OF_LLAVA_7B = 500
 """Detailed rows beside 3,000 with questions: 14 %, as in LLaVA-7B's 158K; LLaVA-1.5's 665K have 3.5 %."""
 
 WIDER = {"width": 192, "hidden": 192, "blocks": 4}
-"""The 13B's stand-in beside the 7B's, of width 128 and 3 blocks: 3.2 times its weights."""
+"""The 13B's stand-in beside the 7B's, of width 128 and 3 blocks: three times the weights in its blocks."""
 
 MADE_BY_TEACHER: Mapping[Captions, tuple[str, float]] = {
     "human": ("scenes", 0.0),
