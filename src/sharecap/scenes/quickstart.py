@@ -50,8 +50,8 @@ class ArmSpec:
     """Steps and rates, the same for every arm."""
 
     align_steps: int = 30
-    pretrain_steps: int = 600
-    sft_steps: int = 350
+    pretrain_steps: int = 520
+    sft_steps: int = 260
     batch_rows: int = 16  # rows of one step
     align_rate: float = 1e-3  # peak rate of the projector while it learns alone
     vision_rate: float = 5e-5  # of the tower's latter half, and of the projector beside other parts
@@ -65,17 +65,17 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 5000  # seen by the tower before the story begins
-    tower_steps: int = 600
+    tower_steps: int = 500
     text_rows: int = 2000  # read by the language model before the story begins
-    text_steps: int = 100
+    text_steps: int = 90
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    looking_steps: int = 700  # of the captioner, on captions alone
+    looking_steps: int = 620  # of the captioner, on captions alone
     answering_steps: int = 50  # of the captioner, on captions as answers to its one instruction
     large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
     question_rows: int = 3000  # instruction rows with questions
-    turns: int = 5  # most questions of such a row
+    turns: int = 4  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
     arm: ArmSpec = field(default_factory=ArmSpec)
     heldout_pictures: int = 300  # asked about in the exam
