@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 """The Hub's word for a licence that nobody has stated."""
 
 OUTCOME = (
-    *("steps", "final_loss", "held_out_loss", "best_step", "tokens", "learned_tokens"),
+    *("steps", "final_loss", "held_out_loss", "held_out_quality", "best_step", "tokens", "learned_tokens"),
     *("dropped_rows", "cut_rows", "parameters"),
 )
 """What is told of a stage's metrics."""

@@ -222,6 +222,20 @@ def swapped(phrase: Phrase, rng: random.Random) -> Phrase:
     return (*phrase[:at], rng.choice([word for word in kind if word != phrase[at]]), *phrase[at + 1 :])
 
 
+class Pixels:
+    """Pictures of one size, in memory, as a tower takes them."""
+
+    def __init__(self, files: Sequence[Path], processor: Any) -> None:
+        pictures = (np.asarray(open_rgb(file)).transpose(2, 0, 1) for file in files)
+        self.raw_NCHW = torch.from_numpy(np.stack(list(pictures)))
+        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (processor.image_mean, processor.image_std))
+        self.scale, self.shift = 1 / (255 * std), mean / std
+
+    def __call__(self, chosen: Sequence[int]) -> Tensor:
+        """These pictures [N, 3, height, width]."""
+        return self.raw_NCHW[chosen].float().mul_(self.scale).sub_(self.shift)
+
+
 class PatchProduct(nn.Module):
     """A convolution over patches that don't overlap, as one matrix product: a third of its time on a CPU."""
 
@@ -237,7 +251,9 @@ class PatchProduct(nn.Module):
     def forward(self, pixels_NCHW: Tensor) -> Tensor:
         """[N, D, rows, columns] of [N, 3, rows * side, columns * side]."""
         side = self.convolution.kernel_size[0]
-        patches = pixels_NCHW.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+        n, channels, height, width = pixels_NCHW.shape
+        cut = pixels_NCHW.view(n, channels, height // side, side, width // side, side)
+        patches = cut.permute(0, 2, 4, 1, 3, 5)
         return linear(patches.flatten(3), self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
@@ -254,7 +270,7 @@ def make_tower(
     truths = list(read_truth(world))
     size = {"height": spec.side, "width": spec.side}
     processor = CLIPImageProcessorPil(size={"shortest_edge": spec.side}, crop_size=size)
-    tower = CLIPVisionModel(vision_config(spec))
+    tower: Any = CLIPVisionModel(vision_config(spec))
     with torch.no_grad():
         # As initialised, a patch of 3,072 values drowns its place fifty to one, for good.
         tower.embeddings.patch_embedding.weight.mul_(spec.patch**-1.0 / spec.init_std)
@@ -265,10 +281,7 @@ def make_tower(
     numbers = {word: number for number, word in enumerate(words)}
     words_WD = nn.EmbeddingBag(len(words), spec.width, mode="sum")
     bias = nn.Parameter(torch.tensor(-spec.sharpness / 2))
-    raw = np.stack([np.asarray(open_rgb(world / truth.file)).transpose(2, 0, 1) for truth in truths])
-    pixels_NCHW = torch.from_numpy(raw)
-    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
-    std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
+    pixels = Pixels([world / truth.file for truth in truths], processor)
     told = [phrases(truth.scene) for truth in truths]
     parameters = [*tower.parameters(), *words_WD.parameters(), bias]
     optimiser = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0, fused=True)
@@ -286,8 +299,7 @@ def make_tower(
         bags = [torch.tensor([numbers[word] for word in phrase]) for phrase in columns]
         starts = torch.tensor([0, *(len(bag) for bag in bags[:-1])]).cumsum(0)
         phrases_PD = normalize(words_WD(torch.cat(bags), starts), dim=-1)
-        batch = pixels_NCHW[chosen].float().mul_(1 / (255 * std)).sub_(mean / std)
-        patches_NTD = tower(batch, output_hidden_states=True).hidden_states[-1][:, 1:]
+        patches_NTD = tower(pixels(chosen), output_hidden_states=True).hidden_states[-1][:, 1:]
         likeness_NP = (normalize(patches_NTD, dim=-1) @ phrases_PD.T).amax(1)
         logits_NP = spec.sharpness * likeness_NP + bias
         loss = binary_cross_entropy_with_logits(logits_NP, true_NP, reduction="sum") / true_NP.sum()
