@@ -30,7 +30,7 @@ from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import held
 from sharecap.images.duplicates import BITS, cluster, read_hashes
 from sharecap.model.build import Llava
-from sharecap.model.card import CARD, card
+from sharecap.model.card import CARD, Score, card
 from sharecap.model.folder import load, template_of
 from sharecap.model.generation import Decoding, Generator, Query, Reply
 from sharecap.model.trainable import Rule
@@ -176,7 +176,7 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
     assert isinstance(start, Path)
     decides = {f.name: getattr(training, f.name) for f in fields(TrainConfig) if f.name not in HOW}
     own = {key: value for key, value in vars(asked).items() if key not in ("dataset", "layer", "pack")}
-    config = plain({"train": decides, "pack": asked.pack.digest, **own})
+    config = plain({"stage": STAGE, "train": decides, "pack": asked.pack.digest, **own})
     inputs = {
         "start": files_digest(start),
         "catalog": Catalog.open(asked.dataset).digest,
@@ -197,15 +197,16 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
             (place / BEST).rename(place / MODEL)
         replies = said_of(found.held_out, asked.decoding, load(place / MODEL))
         write_atomically(place / HELD_OUT, "".join(lines_of(found.held_out, replies)))
+        quality = qualities(found.held_out, replies)
         told = {"config": config, "inputs": inputs, "metrics": made, "code_version": __version__}
-        write_atomically(place / MODEL / CARD, card("captioner", [told]))
+        write_atomically(place / MODEL / CARD, card("captioner", [told], scores_of(found.held_out, quality)))
         return made | {
             "captions": len(found.learned),
             "held_out": len(found.held_out),
             "left_out": found.left_out,
             "spent_usd": found.spent_usd,
             "cut_off": sum(reply.finish_reason == "length" for reply in replies),
-            "quality": plain(qualities(found.held_out, replies)),
+            "quality": plain(quality),
         }
 
     to.mkdir(parents=True, exist_ok=True)
@@ -239,6 +240,15 @@ def qualities(pairs: Sequence[Pair], replies: Sequence[Reply]) -> dict[str, Esti
         found.setdefault(pair.image.source, []).append(one)
     scores = {name: (Mean(1.0, *map(tuple, zip(*ones, strict=True))),) for name, ones in found.items()}
     return intervals(scores)
+
+
+def scores_of(pairs: Sequence[Pair], quality: Mapping[str, Estimate]) -> list[Score]:
+    """As the model's card tells them."""
+    sizes = Counter([*(pair.image.source for pair in pairs), *[ALL] * len(pairs)])
+    return [
+        Score(f"held-out pictures, {name}", "likeness to the teacher", x.value, x.low, x.high, sizes[name])
+        for name, x in quality.items()
+    ]
 
 
 def lines_of(pairs: Sequence[Pair], replies: Sequence[Reply]) -> Iterator[str]:

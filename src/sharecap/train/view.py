@@ -26,8 +26,8 @@ def watched(name: str) -> Iterator[Progress]:
 
 def note(line: Mapping[str, Any]) -> str:
     """For example `loss 2.131 (held out 2.204) · 12,345 tokens/s · MFU 41 % · 0.2 % waiting · 61.3 GiB`."""
-    looks = [f"held out {line[LOSS]:.3f}"] * (LOSS in line)
-    looks += [f"quality {line[QUALITY]:.3f}"] * (QUALITY in line)
+    named = (("held out", LOSS), ("quality", QUALITY))
+    looks = [f"{name} {line[key]:.3f}" for name, key in named if key in line]
     held_out = f" ({', '.join(looks)})" if looks else ""
     mfu = [f"MFU {100 * line['mfu']:.0f} %"] if "mfu" in line else []
     parts = (
