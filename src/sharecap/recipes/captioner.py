@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -63,7 +63,6 @@ class Asked:
     looked_at: int = 96  # held-out pictures that are captioned at each look; all of them at the end
     share: float = 1.0  # of the captions left that it learns from; a smaller share is part of a larger one
     seed: int = 0  # which pictures are held out
-    decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=512))  # of its captions
 
 
 @dataclass(frozen=True)
@@ -189,13 +188,15 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
 
     def work(place: Path) -> Mapping[str, Any]:
         rows = [pair.row() for pair in found.learned]
-        judge = partial(quality_of, found.held_out[: asked.looked_at], asked.decoding)
+        model = load(start)
+        decoding = Decoding(max_new_tokens=room(found, model))
+        judge = partial(quality_of, found.held_out[: asked.looked_at], decoding)
         with watch(f"captioner, {name_of(asked.share)} captions") as progress:
-            made = train(training, start, rows, place, progress, judge=judge)
+            made = train(training, model, rows, place, progress, judge=judge)
         if (place / BEST).exists():
             shutil.rmtree(place / MODEL)
             (place / BEST).rename(place / MODEL)
-        replies = said_of(found.held_out, asked.decoding, load(place / MODEL))
+        replies = said_of(found.held_out, decoding, load(place / MODEL))
         write_atomically(place / HELD_OUT, "".join(lines_of(found.held_out, replies)))
         quality = qualities(found.held_out, replies)
         told = {"config": config, "inputs": inputs, "metrics": made, "code_version": __version__}
@@ -212,6 +213,12 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
     to.mkdir(parents=True, exist_ok=True)
     with held(to):
         return stage(directory, KIND, config, inputs, work, content=(MODEL, HELD_OUT))
+
+
+def room(found: Split, model: Llava) -> int:
+    """Tokens that a caption may have: a quarter more than the teacher's longest."""
+    texts = [pair.caption.text for pair in (*found.learned, *found.held_out)]
+    return 8 + max(len(ids) for ids in model.tokenizer(texts).input_ids) * 5 // 4
 
 
 def name_of(share: float) -> str:

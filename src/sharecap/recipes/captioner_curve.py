@@ -117,8 +117,9 @@ def draw(curve: Curve, path: Path) -> None:
     for name in (one.source for one in curve.next):
         found: list[Any] = [point.quality[name] for point in curve.points]
         values = [x["value"] for x in found]
-        if name == ALL:
-            ends = [[x["value"] - x["low"] for x in found], [x["high"] - x["value"] for x in found]]
+        if name == ALL and None not in [x["low"] for x in found]:
+            sides = ([x["value"] - x["low"] for x in found], [x["high"] - x["value"] for x in found])
+            ends = np.maximum(sides, 0)  # where all pictures score alike, rounding can put a side below
             axes.errorbar(captions, values, ends, color="#2563a8", marker="o", linewidth=2, label=name)
         else:
             axes.plot(captions, values, color="#8a8f98", linewidth=1)

@@ -67,7 +67,11 @@ class Checkpoints:
         return worth is not None and worth > self.most_worth
 
     def save(
-        self, step: int, learning: Mapping[str, nn.Parameter], optimizer: Optimizer, worth: float | None
+        self,
+        step: int,
+        learning: Mapping[str, nn.Parameter],
+        optimizer: Optimizer,
+        worth: float | None = None,
     ) -> None:
         """Keep the state after `step` steps. Returns when it is copied; it is written in the background."""
         self.wait()
