@@ -37,9 +37,11 @@ def test_every_command_on_our_pages_exists_with_its_options(line):
     words = [word for word in shlex.split(line.rstrip("&")) if word != "--json"][1:]
     if words[:1] == ["--help"]:
         return
-    commands = get_command(app).commands
-    assert words[0] in commands, f"no command {words[0]}"
-    known = {option for parameter in commands[words[0]].params for option in parameter.opts} | {"--help"}
+    command = get_command(app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"no command {words[0]}"
+        command, words = command.commands[words[0]], words[1:]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= known
 
 

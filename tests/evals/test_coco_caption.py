@@ -25,8 +25,10 @@ def test_some_images_may_be_captioned_and_it_is_said_how_many(tmp_path: Path) ->
 
 def test_a_missing_caption_withholds_the_score_before_anything_is_run(tmp_path: Path) -> None:
     labels = whole(tmp_path / "l.json", {"annotations": PEOPLE})
-    found = scored("coco_caption", lines(tmp_path / "p.jsonl", [{"image_id": 1, "caption": ""}]), labels)
-    assert (found["score"], found["withheld"]) == (None, "1 of 1 images have no caption")
+    for missing in ("", None):
+        rows = [{"image_id": 1, "caption": missing}]
+        found = scored("coco_caption", lines(tmp_path / "p.jsonl", rows), labels)
+        assert (found["score"], found["withheld"]) == (None, "1 of 1 images have no caption")
 
 
 def test_captions_of_other_images_or_twice_are_refused(tmp_path: Path) -> None:

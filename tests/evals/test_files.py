@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import answers_of, id_of, read_rows, read_whole
+from sharecap.evals.files import answers_of, id_of, read_rows, read_whole, text_of
 from sharecap.evals.suite import MEASURES, read_predictions
 from tests.evals.scored import lines, scored, sheet, whole
 
@@ -172,3 +172,22 @@ def test_a_sample_log_of_lmms_eval_is_read_as_predictions(tmp_path: Path) -> Non
     ]
     labels = whole(tmp_path / "labels.json", {"1": {"question": "what?", "answer": "x"}})
     assert scored("gqa", lines(tmp_path / "samples.jsonl", rows), labels)["score"] == 100
+
+
+def test_a_null_is_an_empty_answer_and_never_the_word_none() -> None:
+    assert text_of(None) == ""
+    assert text_of("None") == "None"
+    assert text_of(7) == "7"
+
+
+def test_an_answer_of_null_earns_nothing_where_people_said_zero(tmp_path: Path) -> None:
+    people = [{"answer": "0"}] * 10
+    labels = tmp_path / "annotations.json"
+    rows = [
+        {"question_id": 7, "image_id": 1, "question_type": "how", "answer_type": "number", "answers": people}
+    ]
+    labels.write_text(json.dumps({"annotations": rows}))
+    for answer, score in (("none", 100.0), (None, 0.0)):
+        path = tmp_path / "answers.json"
+        path.write_text(json.dumps([{"question_id": 7.0, "answer": answer}]))
+        assert scored("vqav2", path, labels)["score"] == score

@@ -26,7 +26,7 @@ def test_the_card_holds_recipe_inputs_outcome_and_scores() -> None:
         "pipeline_tag": "image-text-to-text",
         "license": "llama2",
     }
-    assert "| MMBench, accuracy of 1,000 questions | 0.688 (0.67 to 0.7) |" in text
+    assert "| MMBench, accuracy (1,000 items) | 0.688 (0.67 to 0.7) |" in text
     assert r"| rules\[0\]\.from\_block | 12 |" in text
     assert r"| betas | 0\.9, 0\.999 |" in text
     assert f"| rows | {'ab' * 32} |" in text

@@ -14,8 +14,6 @@ from sharecap.recipes.settings import differences, with_settings
 from sharecap.recipes.sharegpt4v import (
     sharegpt4v_7b,
     unfrozen_from,
-    without_pretraining,
-    without_sft_captions,
 )
 
 
@@ -49,10 +47,9 @@ def test_the_paper_s_values() -> None:
 def test_ablations_change_what_they_say_and_nothing_else() -> None:
     base = sharegpt4v_7b()
     assert differences(base, unfrozen_from(base, 6)) == ["pretrain.rules.vision.from_block: 12 -> 6"]
-    frozen = unfrozen_from(base, 24).stage("pretrain").train.rules[0]
-    assert frozen.learning_rate == 0
-    assert without_sft_captions(base).stage("sft").rows == find_recipe("llava_1_5_7b").stage("sft").rows
-    assert [s.name for s in without_pretraining(base).stages] == ["align", "sft"]
+    vision, *others = unfrozen_from(base, 24).stage("pretrain").train.rules
+    assert vision.learning_rate == 0
+    assert others == list(base.stage("pretrain").train.rules[1:])
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,15 @@ def test_a_restored_state_goes_on_with_the_same_bits(tmp_path: Path) -> None:
 def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
     learning, writing = Learning(), kept(tmp_path, keep=2)
     learning.step()
-    for step, loss in ((1, None), (2, 0.5), (3, 0.7), (4, None), (5, 0.6)):
-        writing.save(step, learning.parameters, learning.optimizer, loss)
+    for step, worth in ((1, None), (2, 0.7), (3, 0.5), (4, None), (5, 0.6)):
+        assert writing.outdone(worth) == (step == 2)
+        writing.save(step, learning.parameters, learning.optimizer, worth)
     writing.wait()
     assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
-    assert writing.lowest_loss == 0.5
-    assert kept(tmp_path).lowest_loss == 0.5
-    assert kept(tmp_path / "none").lowest_loss == float("inf")
+    for found in (writing, kept(tmp_path)):
+        assert found.outdone(0.8)
+        assert not found.outdone(0.7)
+    assert kept(tmp_path / "none").outdone(-100.0)
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:

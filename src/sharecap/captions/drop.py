@@ -28,6 +28,7 @@ from sharecap.captions.exports import hf, llava, register, sidecar, webdataset
 from sharecap.captions.exports.register import Export
 from sharecap.captions.layer import FAILURES, KIND, ROWS, TABLE, layers, open_layer
 from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
+from sharecap.captions.page_files import forget_in_page_files, without_lines
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
 from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, WORDS, disk_errors, held, layer_path
@@ -46,6 +47,7 @@ class DropReport:
     not_there: int = 0  # digests that the catalog does not have; they are refused from now on
     layers: dict[str, int] = field(default_factory=dict)  # layer -> captions removed
     words: int = 0  # images whose words, read in the picture for prompts, were wiped
+    page: int = 0  # edits by hand, pairs of studies and scores that were wiped
     answers: int = 0  # answers whose words were wiped from the ledger; what they cost stays
     exports: dict[str, int] = field(default_factory=dict)  # place -> rows removed
     deleted: list[str] = field(default_factory=list)  # files that sharecap had downloaded
@@ -76,6 +78,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
                 report.layers[name] = gone
         _from_ledger(dataset, wanted, report)
         report.words = forget(dataset, wanted)
+        report.page = forget_in_page_files(dataset, wanted)
         _from_fusions(dataset, wanted, reason, report)
         if found:
             publish(kept)
@@ -133,23 +136,7 @@ def _remove_unfinished(out: Path) -> None:
 
 def _from_list(path: Path, ids: Set[str]) -> int:
     """Take the lines about `ids` out of a list of JSON lines; how many there were."""
-    if not path.exists():
-        return 0
-    gone, partial = 0, partial_of(path)
-    try:
-        with open(path, encoding="utf-8") as old, open(partial, "w", encoding="utf-8") as new:
-            for line in old:
-                mine = json.loads(line)["image_id"] in ids
-                gone += mine
-                if not mine:
-                    new.write(line)
-            new.flush()
-            os.fsync(new.fileno())
-        if gone:
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return gone
+    return without_lines(path, lambda line: json.loads(line)["image_id"] in ids) if path.exists() else 0
 
 
 def from_layer(dataset: Path, name: str, ids: Set[str], before: str, after: str) -> int:

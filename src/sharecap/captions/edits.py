@@ -5,9 +5,11 @@ An edit names its image, the sentence's number and the sentence's own words, so 
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +27,9 @@ EDITS = "edits.jsonl"
 
 EDITED = "edited"
 """Flag of a caption that an edit has changed."""
+
+DROPPED = "dropped_by_hand"
+"""Failure of an image whose caption a person threw out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,20 @@ def read_edits(path: Path) -> list[Edit]:
     return found
 
 
-def edit(dataset: Path, layer: str, edits: Sequence[Edit], to: str) -> Artifact:
+def edit(
+    dataset: Path,
+    layer: str,
+    edits: Sequence[Edit],
+    to: str,
+    *,
+    flags: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    drops: Collection[str] = (),
+) -> Artifact:
     """Seal layer `to`: the captions of `layer` with `edits` applied, which are stored in it as well.
 
-    Two edits of one sentence, or one whose `was` is not what stands there, are an error: nothing is guessed.
-    A caption that loses all its sentences is counted as `edited_away`.
+    `flags` are added to captions, by image id; captions of the images in `drops` are left out, as
+    `dropped_by_hand`. Two edits of one sentence, or one whose `was` is not what stands there, are an error:
+    nothing is guessed. A caption that loses all its sentences is counted as `edited_away`.
     """
     by_image: dict[str, dict[int, Edit]] = defaultdict(dict)
     edits = [replace(one, text=storable(one.text)) for one in edits]
@@ -77,22 +91,38 @@ def edit(dataset: Path, layer: str, edits: Sequence[Edit], to: str) -> Artifact:
         by_image[one.image_id][one.sentence] = one
     ordered = sorted(edits, key=lambda one: (one.image_id, one.sentence))
     notes = "".join(json.dumps(artifact.plain(one), ensure_ascii=False) + "\n" for one in ordered)
-    config = {"captioner": _captioner(dataset, layer), "edited": layer, "edits": len(ordered)}
+    config: dict[str, Any] = {"captioner": _captioner(dataset, layer), "edited": layer, "edits": len(ordered)}
     config["edits_digest"] = artifact.key_of("edits", ordered, {})
+    if flags or drops:
+        marks = {"flags": {i: sorted(words) for i, words in flags.items()}, "drops": sorted(drops)}
+        config |= {
+            "flagged": len(flags),
+            "dropped": len(drops),
+            "marks_digest": artifact.key_of("marks", marks, {}),
+        }
     counts: Counter[str] = Counter()
 
     def rows(catalog: Catalog) -> Iterator[Caption | Missing]:
         left = dict(by_image)
+        unmarked = {*flags, *drops}
         for image, (caption,) in side_by_side(catalog, [layer]):
             changes = left.pop(image.id, None)
+            unmarked.discard(image.id)
             if caption is None:
-                if changes:
+                if changes or image.id in flags or image.id in drops:
                     raise SharecapError(f"edit of an image that {layer!r} has no caption for", where=image.id)
                 yield Missing(image.id, "no_caption", f"layer {layer} has none")
                 continue
             origin = caption.origin or layer
+            if image.id in drops:
+                counts["dropped"] += 1
+                yield Missing(image.id, DROPPED, f"a person dropped it from {layer}")
+                continue
+            if image.id in flags:
+                counts["flagged"] += 1
+            flagged = tuple(dict.fromkeys((*caption.flags, *flags.get(image.id, ()))))
             if not changes:
-                yield replace(caption, origin=origin)
+                yield replace(caption, origin=origin, flags=flagged)
                 continue
             text = applied(caption.text, changes, image.id)
             counts["edited"] += 1
@@ -100,10 +130,12 @@ def edit(dataset: Path, layer: str, edits: Sequence[Edit], to: str) -> Artifact:
             if not text:
                 yield Missing(image.id, "edited_away", "every sentence was dropped")
             else:
-                flags = tuple(dict.fromkeys((*caption.flags, EDITED)))
-                yield replace(caption, text=text, origin=origin, flags=flags)
-        if left:
-            raise SharecapError("edit of an image that the catalog lacks", where=next(iter(left)))
+                words = tuple(dict.fromkeys((*flagged, EDITED)))
+                yield replace(caption, text=text, origin=origin, flags=words)
+        if left or unmarked:
+            raise SharecapError(
+                "edit of an image that the catalog lacks", where=next(iter([*left, *unmarked]))
+            )
 
     return derive(dataset, to, config, [layer], rows=rows, metrics=lambda: dict(counts), notes={EDITS: notes})
 

@@ -32,6 +32,7 @@ from sharecap.captions.plan import PIECE, Job, Plan, Survey, Trail, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
 from sharecap.captions.prompts import Pack, load_pack
 from sharecap.captions.run_report import RunReport, report_of
+from sharecap.captions.running import Running, noted
 from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.open import open_teacher
 from sharecap.captions.verdict import KINDS
@@ -151,7 +152,16 @@ def run(
         settled = before.images - before.open
         asked = before if only is None else before.spread(max(0, only - settled))
         sings = CANARY not in gates.accepted and _is_worth_a_canary(before, asked, in_this_process=not engine)
-        with progress.shown(), blank_image() as blank:
+        about = Running(
+            layer=layer,
+            captioner=wanted.captioner.name,
+            prompts=f"{wanted.pack.name}@{wanted.pack.version}/",
+            images=before.images,
+            settled=settled,
+            budget_usd=budget_usd,
+            started=time.time(),
+        )
+        with noted(dataset, about), progress.shown(), blank_image() as blank:
             requests = _drive(
                 lambda courier: (engine or _workers(at_once))(courier, wanted, asked),
                 lambda: Courier(

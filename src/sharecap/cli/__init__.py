@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, layers, mixing, scenes, training
+from sharecap.cli import (
+    captioner,
+    captioning,
+    datasets,
+    evaluation,
+    gains,
+    lab,
+    layers,
+    mixing,
+    scenes,
+    training,
+    web,
+)
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -33,11 +45,16 @@ app.command("quickstart")(scenes.quickstart)
 app.command("simulate-teacher")(scenes.simulate_teacher)
 app.command("plan")(training.plan)
 app.command("train")(training.train)
+app.add_typer(captioner.app, name="captioner")
 app.command("convert")(training.convert)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("upload")(evaluation.upload)
 app.command("compare")(evaluation.compare)
+app.command("gain")(gains.gain)
+app.command("lab")(lab.lab)
+app.command("view")(web.view)
+app.command("ask")(web.ask)
 app.add_typer(evaluation.benchmarks, name="benchmarks")
 
 ENVIRONMENT = {

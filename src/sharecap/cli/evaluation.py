@@ -10,17 +10,20 @@ from sharecap.errors import SharecapError
 
 
 def evaluate_model(
-    model: Annotated[str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL or openai:MODEL.")],
+    model: Annotated[
+        str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL, openai:MODEL or constant:TEXT.")
+    ],
     *,
     benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, pope/ and others in it.")],
     to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Show no image; see `sharecap gain`.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight to an endpoint.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
-    from sharecap.evals.answerers import open_answerer
+    from sharecap.evals.answerers import Blind, open_answerer
     from sharecap.evals.results import read_results
     from sharecap.evals.runner import evaluate, run_directory
     from sharecap.evals.suite import find_tasks
@@ -29,6 +32,8 @@ def evaluate_model(
     from sharecap.images.progress import Progress
 
     answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
+    if blind:
+        answerer = Blind(answerer)
     tasks, missing = find_tasks(benchmarks, only or ())
     out = run_directory(answerer, tasks, missing, to)
     with disk_errors(out):

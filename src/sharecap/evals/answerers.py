@@ -10,7 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -186,8 +186,44 @@ class Endpoint:
         return float(min(self.patience.cap_s, self.patience.base_s * 2.0 ** (failures - 1)))
 
 
+class Constant:
+    """Says the same to every question: what a benchmark's rule gives to no knowledge at all."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.name = f"constant-{text}"
+        self.digest = hashlib.sha256(self.name.encode()).hexdigest()
+
+    def answer(self, asks: Sequence[Ask], done: Done) -> None:
+        """The text, at once."""
+        for i in range(len(asks)):
+            done(i, self.text, 0.0)
+
+
+class Blind:
+    """A model that is asked the same questions and shown no image (MMStar, arXiv 2403.20330, section 3.3)."""
+
+    def __init__(self, model: Answerer) -> None:
+        if isinstance(model, Endpoint):
+            todo = "give a model directory"
+            raise UsageError("an endpoint cannot be asked without an image yet", where=model.name, todo=todo)
+        self.model = model
+        self.name = f"{model.name}-blind"
+
+    @cached_property
+    def digest(self) -> str:
+        """Never that of the model that sees: no answer of the one may stand in for the other's."""
+        return hashlib.sha256(f"{self.model.digest} blind".encode()).hexdigest()
+
+    def answer(self, asks: Sequence[Ask], done: Done) -> None:
+        """The model's answers to the words alone."""
+        self.model.answer([replace(ask, images=()) for ask in asks], done)
+
+
 def open_answerer(model: str, *, batch_size: int = 64, concurrency: int = 8) -> Answerer:
-    """A model directory (also as `local:DIRECTORY`), or what `--teacher` takes."""
+    """A model directory (also as `local:DIRECTORY`), what `--teacher` takes, or `constant:TEXT`."""
+    if model.startswith("constant:"):
+        return Constant(model.removeprefix("constant:"))
     if model.startswith(("http://", "https://", "openai:")):
         from sharecap.captions.teachers import open_teacher
 

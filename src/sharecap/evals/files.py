@@ -65,9 +65,11 @@ def only(directory: Path, pattern: str) -> Path:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table: `.xlsx`, `.tsv`, `.csv`, a JSON list, JSON lines, or a sample log of lmms-eval."""
-    if path.suffix in (".xlsx", ".tsv", ".csv"):
+    """Rows of a table (`.xlsx`, `.tsv`, `.csv`, `.parquet`), JSON list, JSON lines, or log of lmms-eval."""
+    if path.suffix.lower() in (".xlsx", ".tsv", ".csv"):
         return list(read_table(path))
+    if path.suffix.lower() == ".parquet":
+        return _columns(path)
     text = read_text(path)
     if text.lstrip().startswith("["):
         rows = read_json(path)
@@ -77,6 +79,17 @@ def read_rows(path: Path) -> list[Row]:
         return list(rows)
     numbered = enumerate(text.split("\n"), 1)
     return [_flat(_parsed(line, number, path)) for number, line in numbered if line.strip()]
+
+
+def _columns(path: Path) -> list[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    try:
+        rows: list[Row] = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SharecapError(f"not a Parquet file ({str(error).splitlines()[0]})", where=path) from None
+    return rows
 
 
 def read_whole(path: Path) -> Any:
@@ -102,10 +115,10 @@ def _parsed(line: str, number: int, where: Path) -> Row:
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a table with a header; all values are text, and "nan" is an empty cell."""
-    if path.suffix == ".xlsx":
+    if path.suffix.lower() == ".xlsx":
         rows = _spreadsheet(path)
     else:
-        rows = _separated(path, "," if path.suffix == ".csv" else "\t")
+        rows = _separated(path, "," if path.suffix.lower() == ".csv" else "\t")
     header = next(rows, [])
     for number, cells in enumerate(rows, 2):
         if any(cells[len(header) :]):
@@ -181,9 +194,13 @@ def answers_of(
         name = id_of(row, ids)
         if name in found:
             raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
-        text = row[next(t for t in texts if t in row)]
-        found[name] = "" if text is None else str(text)
+        found[name] = text_of(row[next(t for t in texts if t in row)])
     return found
+
+
+def text_of(value: Any) -> str:
+    """An answer as text. A null is an empty answer, never the word "None", which rules would read as 0."""
+    return "" if value is None else str(value)
 
 
 def id_of(row: Row, names: Sequence[str] = IDS) -> str:

@@ -44,3 +44,13 @@ def from_base64(code: str, row: str, where: Path) -> bytes:
         return base64.b64decode(code, validate=True)
     except (binascii.Error, ValueError):
         raise SharecapError(f"row {row}: the image is not base64", where=where) from None
+
+
+def embedded(cell: Any, row: str, where: Path) -> bytes:
+    """The encoded image in a cell: base64 text, or Parquet's bytes, bare or in the hub's `{bytes, path}`."""
+    if isinstance(cell, str):
+        return from_base64(cell, row, where)
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes) or not content:
+        raise SharecapError(f"row {row}: the cell holds no image", where=where)
+    return content

@@ -11,7 +11,9 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.errors import SharecapError
-from sharecap.evals.statistics import (
+from sharecap.evals.suite import MEASURES
+from sharecap.evals.task import Measure, Measures, Record, item_mean
+from sharecap.statistics import (
     LEVEL,
     RESAMPLES,
     Comparison,
@@ -21,8 +23,6 @@ from sharecap.evals.statistics import (
     intervals,
     scaled,
 )
-from sharecap.evals.suite import MEASURES
-from sharecap.evals.task import Measure, Measures, Record, item_mean
 
 ITEMS = "items.jsonl"
 RESULTS = "results.json"
@@ -231,7 +231,8 @@ def compare_runs(
     pairs |= {("kind", kind): (kinds[0][kind], kinds[1][kind]) for kind in kinds[0]}
     for task in tasks:
         one, other = measures[0][task].scores, measures[1][task].scores
-        pairs |= {(task, name): (one[name], other[name]) for name in one}
+        # One run may lack a part that the other has: no precision where a model never says yes.
+        pairs |= {(task, name): (one[name], other[name]) for name in one if name in other}
     found = compare(pairs, resamples=resamples, seed=seed)
     return RunComparison(
         a=a.name,

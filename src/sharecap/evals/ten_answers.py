@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.evals.files import IDS, TEXTS, Row, need, read_json, read_rows
+from sharecap.evals.files import IDS, TEXTS, Row, id_of, need, read_json, read_rows, text_of
 from sharecap.evals.pictures import Find, nowhere
 from sharecap.evals.soft_accuracy import RULES
 from sharecap.evals.task import (
@@ -161,12 +161,12 @@ def read_answers(path: Path, samples: Sequence[Sample]) -> dict[str, str]:
     numbered = {str(int(digits[0])): s.id for s in samples if (digits := re.findall(r"(\d+)\.\w+$", s.id))}
     named = []
     for row in rows:
-        name = str(row[next(key for key in (*IDS, "image") if key in row)])
+        name = id_of(row, (*IDS, "image"))
         asked = (name, _question(str(row.get("prompt", ""))).lower())
         found = name if name in ids else by_question.get(asked) or numbered.get(name)
         if found is None:
             raise SharecapError(f"no question {name} in the benchmark", where=path)
-        named.append((found, str(row[next(key for key in texts if key in row)])))
+        named.append((found, text_of(row[next(key for key in texts if key in row)])))
     check_unique((found for found, _ in named), path)
     return dict(named)
 

@@ -76,6 +76,20 @@ def computing(
             vars(block).pop("forward", None)
 
 
+@contextmanager
+def at_rest(model: Any) -> Iterator[None]:
+    """Within, inside of `computing`, the model computes as one that was loaded: it can answer."""
+    wrapped = [(m, vars(m).pop("forward")) for m in model.modules() if "forward" in vars(m)]
+    config: Any = model.model.language_model.config
+    packed, config._attn_implementation = config._attn_implementation, "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = packed
+        for module, forward in wrapped:
+            module.forward = forward
+
+
 def blocks_of(model: nn.Module, part: PartName) -> list[nn.Module]:
     """A part's blocks in order."""
     blocks = ((name, m) for name, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer))

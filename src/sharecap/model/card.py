@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 """The Hub's word for a licence that nobody has stated."""
 
 OUTCOME = (
-    *("steps", "final_loss", "held_out_loss", "best_step", "tokens", "learned_tokens"),
+    *("steps", "final_loss", "held_out_loss", "held_out_quality", "best_step", "tokens", "learned_tokens"),
     *("dropped_rows", "cut_rows", "parameters"),
 )
 """What is told of a stage's metrics."""
@@ -40,9 +40,9 @@ class Score:
     benchmark: str
     metric: str
     value: float
-    low: float
-    high: float
-    questions: int
+    low: float | None  # None: too few items for an interval
+    high: float | None
+    items: int  # questions or pictures
 
 
 def card(
@@ -82,8 +82,8 @@ def card(
 def score_table(scores: Sequence[Score]) -> str:
     rows = [
         (
-            f"{markdown(x.benchmark)}, {markdown(x.metric)} of {x.questions:,} questions",
-            f"{x.value:,.4g} ({x.low:,.4g} to {x.high:,.4g})",
+            f"{markdown(x.benchmark)}, {markdown(x.metric)} ({x.items:,} items)",
+            f"{x.value:,.4g}" if x.low is None else f"{x.value:,.4g} ({x.low:,.4g} to {x.high:,.4g})",
         )
         for x in scores
     ]

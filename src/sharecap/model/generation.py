@@ -1,16 +1,17 @@
-"""Answers in batches: pictures encoded once, one cache of keys and values, finished rows replaced at once.
+"""Answers in batches: pictures encoded once, finished rows replaced by new ones at once.
 
 Its own loop, since transformers' `generate` works on rows that have ended until the longest one ends too.
 A reply must never depend on its neighbours in the batch or their order: to the last bit where the generator
 reads each prompt alone, but for rounding where it doesn't.
 
-Shape letters: B rows of the batch, P prompt tokens, C width, H heads, D head width, V vocabulary.
+Shape letters: B rows, N rows of a cohort, P prompt tokens, C width, V vocabulary.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,23 +20,22 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache, DynamicLayer
+from transformers import DynamicCache
 
 from sharecap.chat.templates import question, template_named
 from sharecap.chat.tokenise import Cutter, Document
 from sharecap.errors import SharecapError
 from sharecap.model import qwen
 from sharecap.model.build import Llava
+from sharecap.model.cohorts import Cohort, Slab, write
 from sharecap.model.folder import load
 from sharecap.model.pixels import Patches, Pixels
 from sharecap.records import Usage
 
-KEEP = 0.75
-"""With no prompt waiting, the batch shrinks to its unfinished rows when they are at most this share of it."""
 REFILL = 0.25
 """Prompts that are read together wait until this share of the rows is free."""
-STRIDE = 64
-"""Attention spans a multiple of this many places: its sums keep their order when neighbours are longer."""
+READ = 8
+"""Prompts of one length that are read together where a reply may not depend on its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,18 @@ class Reply:
 class Generator:
     """A model that answers queries. One thread at a time.
 
-    With `alone`, prompts are read one by one and every step has `batch_size` rows, idle ones among them, so
-    that a reply has the same bits whatever is asked beside it. Without, prompts are read together: quicker
-    where replies are a few words.
+    With `alone`, prompts are read and steps are made with a fixed number of rows, idle ones among them, so
+    that a reply has the same bits whatever is asked beside it. Without, as many rows as there are prompts:
+    quicker where replies are a few words.
     """
 
     def __init__(self, llava: Llava, batch_size: int = 64, *, alone: bool = True) -> None:
         self.llava, self.batch_size, self.alone = llava, batch_size, alone
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
         self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
+        self.heard: Callable[[list[list[int]]], None] | None = (
+            None  # is told the replies' tokens as they grow
+        )
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
         places = llava.image_tokens
         self.cutter = Cutter(
@@ -115,69 +118,85 @@ class Generator:
     def answered(
         self, queries: Sequence[Query], prompts: Sequence[Document], decoding: Decoding
     ) -> list[Reply]:
-        """Replies in order: a free row takes the next prompt, then each row in work gets one more token."""
-        if not prompts:
-            return []
-        table = self.model.get_input_embeddings()
+        """Replies in order: what is free reads the next prompts, then each row in work gets a token."""
         choice = Choice(queries, decoding)
-        count = self.batch_size if self.alone else min(self.batch_size, len(prompts))
-        rows = Rows(self.model, count, len(prompts[-1]) + decoding.max_new_tokens)
         said: list[list[int]] = [[] for _ in prompts]
-        waiting = deque(range(len(prompts)))
+        waiting, cohorts = deque(range(len(prompts))), list[Cohort]()
 
-        def over(i: int) -> bool:
-            own = queries[i].max_new_tokens or decoding.max_new_tokens
-            return self.ended(said[i]) or len(said[i]) >= min(own, decoding.max_new_tokens)
+        def hear(cohort: Cohort, tokens: list[int]) -> None:
+            for row in reversed(range(len(cohort))):  # the last first: dropping moves only what is done with
+                owner = cohort.owners[row]
+                said[owner].append(tokens[row])
+                most = queries[owner].max_new_tokens or decoding.max_new_tokens
+                if self.ended(said[owner]) or len(said[owner]) >= min(most, decoding.max_new_tokens):
+                    cohort.drop(row)
 
         while True:
-            free = rows.free()
-            while waiting and (
-                (self.alone and free) or len(free) >= max(1, REFILL * count) or len(free) == rows.count
-            ):
-                taken = [waiting.popleft() for _ in range(1 if self.alone else min(len(free), len(waiting)))]
-                read = self.read([queries[i] for i in taken], [prompts[i] for i in taken])
-                tokens = choice.of(read.logits, taken, [0] * len(taken))
-                for number, (i, token) in enumerate(zip(taken, tokens.tolist(), strict=True)):
-                    said[i].append(token)
-                    if not over(i):
-                        rows.take(free.pop(0), i, token, read.row(number))
-            busy = rows.busy()
-            if not busy:
+            while size := self.room(waiting, prompts, sum(map(len, cohorts))):
+                taken = [waiting.popleft() for _ in range(size)]
+                cohort, logits = self.read([queries[i] for i in taken], [prompts[i] for i in taken], taken)
+                cohort.tokens = choice.of(logits, taken, [0] * size)
+                hear(cohort, cohort.tokens.tolist())
+                cohorts += [cohort] if len(cohort) else []
+            if not cohorts:
                 break
-            if not self.alone and not waiting and len(busy) <= KEEP * rows.count:
-                rows.keep(busy)
-                busy = rows.busy()
-            logits = self.model.lm_head(rows.step(table)).float()
-            owners = [rows.owner[row] for row in range(rows.count)]
-            tokens = choice.of(
-                logits,
-                [0 if i is None else i for i in owners],
-                [0 if i is None else len(said[i]) for i in owners],
-            )
-            rows.tokens = tokens
-            for owner, token in zip(owners, tokens.tolist(), strict=True):
-                if owner is not None:
-                    said[owner].append(token)
-                    if over(owner):
-                        rows.release(owner)
+            hidden = write(self.model, cohorts, self.batch_size if self.alone else 0)
+            owners = [owner for cohort in cohorts for owner in cohort.owners]
+            logits = self.model.lm_head(hidden).float()[: len(owners)]
+            tokens = choice.of(logits, owners, [len(said[owner]) for owner in owners])
+            for cohort, own in zip(cohorts, tokens.split([len(c) for c in cohorts]), strict=True):
+                cohort.tokens = own.clone()
+                hear(cohort, own.tolist())
+            cohorts = [cohort for cohort in cohorts if len(cohort)]
+            if self.heard is not None:
+                self.heard(said)
         return [self.reply(prompt, ids) for prompt, ids in zip(prompts, said, strict=True)]
 
-    def read(self, queries: Sequence[Query], prompts: Sequence[Document]) -> "Read":
-        """Prompts into a cache of their own, padded on the left."""
-        hidden, mask, positions, extra = self.embed(queries, prompts)
+    def room(self, waiting: Sequence[int], prompts: Sequence[Document], busy: int) -> int:
+        """How many prompts to read now."""
+        free = min(self.batch_size - busy, len(waiting))
+        if not self.alone:
+            return free if free >= REFILL * self.batch_size or not busy else 0
+        size = min(READ, self.batch_size)
+        if self.batch_size - busy < size or not waiting:
+            return 0
+        same = [len(prompts[i]) == len(prompts[waiting[0]]) for i in islice(waiting, size)]
+        return sum(same)  # prompts come in the order of their lengths
+
+    def read(
+        self, queries: Sequence[Query], prompts: Sequence[Document], owners: Sequence[int]
+    ) -> tuple[Cohort, Tensor]:
+        """Prompts as a cohort without its first tokens, and the logits [N, V] of these."""
+        fill = min(READ, self.batch_size) - len(prompts) if self.alone else 0
+        hidden, mask, positions, extra = self.embed(
+            [*queries, *queries[-1:] * fill], [*prompts, *prompts[-1:] * fill]
+        )
         if not isinstance(self.llava.image_tokens, int) and positions.dim() == 2:
             positions = positions.expand(3, -1, -1)  # Qwen's words without a picture, beside others with
         cache = DynamicCache()
+        cache.layers = slabs = [
+            Slab() for _ in range(self.model.model.language_model.config.num_hidden_layers)
+        ]
+        padded = not bool(mask.all())
         out = self.model.model.language_model(
             inputs_embeds=hidden,
-            attention_mask=None if bool(mask.all()) else mask,
+            attention_mask=mask if padded else None,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             **extra,
         ).last_hidden_state[:, -1]
         logits = self.model.lm_head(out).float()
-        return Read(logits, cache.layers, [len(prompt) for prompt in prompts], positions[..., -1:])
+        cohort = Cohort(
+            [*owners, *owners[-1:] * fill],
+            logits.argmax(-1),
+            positions[..., -1:].clone(),
+            slabs,
+            mask.bool() if padded else None,
+        )
+        for row in reversed(range(len(owners), len(owners) + fill)):
+            cohort.drop(row)
+        return cohort, logits[: len(owners)]
 
     def embed(
         self, queries: Sequence[Query], prompts: Sequence[Document]
@@ -194,7 +213,9 @@ class Generator:
             mask[row, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         pictures = [picture for query in queries for picture in query.images]
-        names = [id(p) if isinstance(p, Image.Image) else str(p) for p in pictures]
+        names: list[Any] = [id(p) if isinstance(p, Image.Image) else str(p) for p in pictures]
+        if self.alone:  # a picture that is asked about twice would make the tower's batch a smaller one
+            names = list(range(len(pictures)))
         unique = dict(zip(names, pictures, strict=True))
         number = {name: i for i, name in enumerate(unique)}
         chosen = [number[name] for name in names]
@@ -218,119 +239,6 @@ class Generator:
         assert isinstance(text, str)
         reason = "stop" if self.ended(ids) else "length"
         return Reply(text.strip(), reason, Usage(len(prompt), len(ids)))
-
-
-@dataclass(frozen=True)
-class Read:
-    """Prompts that the model has read."""
-
-    logits: Tensor  # [B, V], of the first new token
-    layers: Sequence[Any]  # keys and values [B, H, P, D] of each layer
-    lengths: Sequence[int]  # of the prompts, without padding
-    positions: Tensor  # of their last tokens, [B, 1] or for Qwen [3, B, 1]
-
-    def row(self, number: int) -> "Read":
-        """One prompt of these, without padding and without the batch's axis."""
-        length = self.lengths[number]
-        layers = [(x.keys[number, :, -length:], x.values[number, :, -length:]) for x in self.layers]
-        return Read(self.logits[number], layers, [length], self.positions[..., number, :])
-
-
-class Rows:
-    """The rows of the batch in work: what each has in the cache, its last token and whose reply it is."""
-
-    def __init__(self, model: Any, count: int, room: int) -> None:
-        self.language, self.count = model.model.language_model, count
-        self.room = -(-room // STRIDE) * STRIDE
-        self.owner: list[int | None] = [None] * count
-        self.filled = torch.zeros(count, dtype=torch.long)  # places of the cache that hold something
-        self.tokens = torch.zeros(count, dtype=torch.long, device=model.device)
-        self.positions: Tensor | None = None  # of the last token, [B, 1] or for Qwen [3, B, 1]
-        self.layers = [Slab(count, self.room) for _ in range(self.language.config.num_hidden_layers)]
-        self.cache = DynamicCache()
-        self.cache.layers = list(self.layers)
-
-    def free(self) -> list[int]:
-        return [row for row, i in enumerate(self.owner) if i is None]
-
-    def busy(self) -> list[int]:
-        return [row for row, i in enumerate(self.owner) if i is not None]
-
-    def release(self, owner: int) -> None:
-        """The row of this reply is free; until it is taken it does idle work on one place."""
-        row = self.owner.index(owner)
-        self.owner[row] = None
-        self.filled[row] = 0
-
-    def take(self, row: int, owner: int, token: int, read: Read) -> None:
-        """This row goes on where one prompt ends, with the reply's first token."""
-        for slab, (keys, values) in zip(self.layers, read.layers, strict=True):
-            slab.put(row, keys, values)
-        last = read.positions
-        if self.positions is None:
-            self.positions = last.new_zeros(*last.shape[:-1], self.count, 1)
-        self.positions[..., row, :] = last
-        self.owner[row], self.filled[row], self.tokens[row] = owner, read.lengths[0], token
-
-    def step(self, table: Any) -> Tensor:
-        """Hidden states [B, C] after each row's last token, which goes into the cache."""
-        assert self.positions is not None
-        self.positions = self.positions + 1
-        live = -(-(int(self.filled.max()) + 1) // STRIDE) * STRIDE
-        hidden = table(self.tokens).unsqueeze(1)
-        filled = self.filled.to(hidden.device)
-        for slab in self.layers:
-            slab.filled, slab.live = filled, live
-        seen = torch.arange(live, device=hidden.device) <= filled[:, None]
-        mask = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-        mask = mask.masked_fill(~seen, torch.finfo(hidden.dtype).min)[:, None, None]
-        out: Tensor = self.language(
-            inputs_embeds=hidden,
-            attention_mask=mask,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        for row in self.busy():
-            self.filled[row] += 1
-        return out
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these."""
-        index = torch.tensor(rows)
-        there = index.to(self.tokens.device)
-        assert self.positions is not None
-        self.owner, self.count = [self.owner[row] for row in rows], len(rows)
-        self.filled, self.tokens = self.filled[index], self.tokens[there]
-        self.positions = self.positions[..., there, :]
-        for slab in self.layers:
-            slab.memory = [x.index_select(0, there) for x in slab.memory]
-
-
-class Slab(DynamicLayer):
-    """Keys and values of one layer, [B, H, room, D] each; every row is filled to a place of its own."""
-
-    def __init__(self, count: int, room: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count, self.room, self.live = count, room, 0
-        self.filled = torch.zeros(count, dtype=torch.long)
-        self.memory: list[Tensor] = []
-
-    def put(self, row: int, keys: Tensor, values: Tensor) -> None:
-        """A prompt's keys and values [H, P, D] at the row's start."""
-        if not self.memory:
-            self.lazy_initialization(keys, values)
-            # zeros, for what attention masks must still be a number
-            self.memory = [x.new_zeros(self.count, x.shape[0], self.room, x.shape[2]) for x in (keys, values)]
-        for x, new in zip(self.memory, (keys, values), strict=True):
-            x[row, :, : new.shape[1]] = new
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        every = torch.arange(len(self.filled), device=self.filled.device)
-        for x, new in zip(self.memory, (key_states, value_states), strict=True):
-            x[every, :, self.filled] = new[:, :, 0]
-        self.keys, self.values = (x[:, :, : self.live] for x in self.memory)
-        return self.keys, self.values
 
 
 class Choice:

@@ -57,12 +57,12 @@ class SummedLoss(torch.autograd.Function):
 
 def chunk_loss(logits_KV: Tensor, targets_K: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of a chunk's losses in float32, and its gradient by the logits in their precision."""
-    scores = logits_KV.float()
-    log_shares = scores - scores.logsumexp(1, keepdim=True)
+    log_shares = torch.log_softmax(logits_KV.float(), 1)
     picked = targets_K.unsqueeze(1)
     loss = -log_shares.gather(1, picked).sum()
-    hit = torch.arange(scores.shape[1], device=scores.device) == picked
-    return loss, (log_shares.exp() - hit.float()).to(logits_KV.dtype)
+    gradient = log_shares.exp_()
+    gradient.scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
+    return loss, gradient.to(logits_KV.dtype)
 
 
 @cache

@@ -4,15 +4,21 @@ The latter runs the user's code; nothing else in this package runs code that it 
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.recipes.at_size import recipes_of
+from sharecap.recipes.design import Experiment
+from sharecap.recipes.experiments import EXPERIMENTS
 from sharecap.recipes.llava import llava_1_5_7b, llava_1_5_13b, llava_7b
 from sharecap.recipes.recipe import Recipe
 from sharecap.recipes.settings import meant
 from sharecap.recipes.sharegpt4v import sharegpt4v_7b, sharegpt4v_13b
 from sharecap.recipes.tiny import tiny
+
+Made = TypeVar("Made", Recipe, Experiment)
 
 OURS: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -21,17 +27,60 @@ OURS: dict[str, Callable[[], Recipe]] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe `name`, or what the function of "file.py:function" returns; else a `UsageError`."""
+    """The recipe `name`, or what the function of "file.py:function" returns; else a `UsageError`.
+
+    "lab:EXPERIMENT:SIZE:MODEL" is a table of the paper with all its rows.
+    """
     if name in OURS:
         return OURS[name]()
+    if name.startswith("lab:"):
+        return table(name.removeprefix("lab:"))
     file, colon, function = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise UsageError(f"unknown recipe {name!r}", todo=f"{meant(name, OURS)}, or give FILE.py:FUNCTION")
-    return own_recipe(Path(file), function)
+    return own(Path(file), function, Recipe)
 
 
-def own_recipe(file: Path, function: str) -> Recipe:
-    """Run a user's file and call one of its functions."""
+def table(name: str) -> Recipe:
+    """The recipe "EXPERIMENT:SIZE:MODEL"."""
+    words = name.split(":")
+    (experiment,) = find_experiments(words[:1])
+    found = {recipe.name: recipe for recipe in recipes_of(experiment, "".join(words[1:2]))}
+    if name not in found:
+        todo = f"there are {', '.join(f'lab:{known}' for known in found)}"
+        raise UsageError(f"unknown recipe 'lab:{name}'", todo=todo)
+    return found[name]
+
+
+def find_experiments(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names, "all" of them, or those of the user's own functions; `UsageError`."""
+    if list(names) == ["all"]:
+        return [make() for make in EXPERIMENTS.values()]
+    found = []
+    for name in names:
+        file, colon, function = name.rpartition(":")
+        if name in EXPERIMENTS:
+            found.append(EXPERIMENTS[name]())
+        elif colon and file.endswith(".py"):
+            found.append(own(Path(file), function, Experiment))
+        else:
+            todo = f"{meant(name, EXPERIMENTS)}, give FILE.py:FUNCTION, or see sharecap lab --list"
+            raise UsageError(f"unknown experiment {name!r}", todo=todo)
+    return found
+
+
+def listed_lines() -> list[str]:
+    """The experiments, for people."""
+    found = [make() for make in EXPERIMENTS.values()]
+    width = max(len(one.name) for one in found)
+    return [
+        f"{one.name:<{width}}  {one.where or 'beyond the paper'}: {one.title} ({len(one.designs)} models)"
+        for one in found
+    ]
+
+
+def own(file: Path, function: str, kind: type[Made]) -> Made:
+    """Run a user's file and call one of its functions, which must return a `kind`."""
     if not file.is_file():
         raise UsageError("no such file of recipes", where=file)
     spec = importlib.util.spec_from_file_location(f"recipe_of_{file.stem}", file)
@@ -49,7 +98,7 @@ def own_recipe(file: Path, function: str) -> Recipe:
         raise UsageError(what.replace("\n", " "), where=f"{file}:{function}") from error
     if found is None:
         raise UsageError(f"no function {function!r}", where=file)
-    if not isinstance(made, Recipe):
-        todo = "it must take no arguments and return a sharecap.recipes.recipe.Recipe"
-        raise UsageError("not a recipe", where=f"{file}:{function}", todo=todo)
+    if not isinstance(made, kind):
+        todo = f"it must take no arguments and return a {kind.__module__}.{kind.__name__}"
+        raise UsageError(f"not a {kind.__name__.lower()}", where=f"{file}:{function}", todo=todo)
     return made

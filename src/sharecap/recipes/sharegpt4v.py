@@ -6,9 +6,14 @@ LLaVA-1.5's published projector; here the stage that makes it runs first.
 
 from dataclasses import replace
 
+from sharecap.model.trainable import Rule
 from sharecap.recipes import paper, published
 from sharecap.recipes.llava import PARTS_7B, PARTS_13B
 from sharecap.recipes.recipe import Recipe, Stage
+from sharecap.train.config import TrainConfig
+
+BLOCKS = 24
+"""Of CLIP ViT-L/14."""
 
 
 def sharegpt4v_7b() -> Recipe:
@@ -32,23 +37,15 @@ def sharegpt4v_13b() -> Recipe:
 def unfrozen_from(recipe: Recipe, block: int) -> Recipe:
     """Table 6: pre-training trains the vision tower from this block on; 24 freezes it."""
     stage = recipe.stage("pretrain")
-    rules = tuple(
-        replace(r, learning_rate=0.0, from_block=0)
-        if block == 24
-        else replace(r, from_block=block)
-        if r.part == "vision"
-        else r
-        for r in stage.train.rules
-    )
-    return recipe.with_stage(replace(stage, train=replace(stage.train, rules=rules)))
+    return recipe.with_stage(replace(stage, train=tower_from(stage.train, block)))
 
 
-def without_sft_captions(recipe: Recipe) -> Recipe:
-    """Table 4: LLaVA-1.5's own instruction rows, without ShareGPT4V's captions."""
-    return recipe.with_stage(replace(recipe.stage("sft"), rows=(published.LLAVA_MIX_665K,)))
+def tower_from(train: TrainConfig, block: int) -> TrainConfig:
+    """The same training with the vision tower learning from this block on; 24 freezes it."""
 
+    def changed(rule: Rule) -> Rule:
+        if rule.part != "vision":
+            return rule
+        return replace(rule, from_block=block) if block < BLOCKS else Rule("vision", 0.0)
 
-def without_pretraining(recipe: Recipe) -> Recipe:
-    """Table 4: instruction tuning straight after alignment."""
-    sft = replace(recipe.stage("sft"), start="align")
-    return replace(recipe, stages=(recipe.stage("align"), sft))
+    return replace(train, rules=tuple(map(changed, train.rules)))

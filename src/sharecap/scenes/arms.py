@@ -12,14 +12,16 @@ from sharecap.data.substitution import substitute
 from sharecap.model.trainable import Rule
 from sharecap.recipes import paper
 from sharecap.records import Conversation
+from sharecap.scenes.parts import TowerSpec
 from sharecap.scenes.rows import blind_rows, question_rows
 from sharecap.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from sharecap.scenes.quickstart import ArmSpec, Story
 
-LATTER_HALF = 2
-"""First of the tower's 4 blocks that is trained; features are taken before block 3."""
+BLOCKS = TowerSpec().blocks
+LATTER_HALF = 0.5
+"""Share of the tower's blocks that learns beside the rest."""
 
 BETAS = (0.9, 0.98)
 """AdamW's; the usual 0.999 looks back over more steps than there are here."""
@@ -45,7 +47,7 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
         ),
         "pretrain": replace(
             paper.pretrain(),
-            rules=all_parts(spec),
+            rules=all_parts(spec, LATTER_HALF),
             steps=spec.pretrain_steps,
             **small,  # type: ignore[arg-type]
             **captions,  # type: ignore[arg-type]
@@ -63,7 +65,7 @@ def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple
     """The captioner learns to look in the bare template, then to answer its one instruction."""
     look = TrainConfig(
         template="plain",
-        rules=all_parts(spec),
+        rules=all_parts(spec, LATTER_HALF),
         batch_rows=spec.batch_rows,
         steps=looking,
         betas=BETAS,
@@ -74,17 +76,16 @@ def captioner(spec: "ArmSpec", looking: int, answering: int, seed: int) -> tuple
     )
 
 
-def all_parts(spec: "ArmSpec") -> tuple[Rule, ...]:
-    """Projector, language model and the latter half of the tower.
+def all_parts(spec: "ArmSpec", tower: float) -> tuple[Rule, ...]:
+    """Projector, language model and that share of the tower's blocks, from the last on.
 
     The projector is slow here: one that learns as fast as the language model amplifies what is learned first
     (the colours) and drowns the rest (the shapes), which is then never learned.
     """
-    return (
-        Rule("vision", spec.vision_rate, from_block=LATTER_HALF),
-        Rule("projector", spec.vision_rate),
-        Rule("language", spec.rate),
-    )
+    first = round((1 - tower) * BLOCKS)
+    # Features are taken before the last block, so that one alone is as good as none: it never learns.
+    vision = (Rule("vision", spec.vision_rate, from_block=first),) if first < BLOCKS - 1 else ()
+    return (*vision, Rule("projector", spec.vision_rate), Rule("language", spec.rate))
 
 
 def talking_parts(spec: "ArmSpec") -> tuple[Rule, ...]:
@@ -92,22 +93,15 @@ def talking_parts(spec: "ArmSpec") -> tuple[Rule, ...]:
     return (Rule("projector", spec.vision_rate), Rule("language", spec.sft_rate))
 
 
-def caption_rows(story: "Story", arm: str) -> list[Conversation]:
-    """The rows of align and pretrain: the large set's pictures with this arm's captions."""
-    if arm == "none":
-        return instruction_rows(story, arm)
-    return read_rows(story.root / {"short": "short/short.json", "detailed": "large/detailed.json"}[arm])
-
-
-def instruction_rows(story: "Story", arm: str) -> list[Conversation]:
-    """The rows of instruction tuning. The detailed arm's detailed rows are the teacher's, one for one."""
+def instruction_rows(story: "Story", *, teacher: bool, details: int) -> list[Conversation]:
+    """The rows of instruction tuning; so many ask for details, which only the `teacher` can see."""
     spec, world = story.spec, story.root / "world"
     questions = question_rows(
         world / "large", story.truths("large")[: spec.question_rows], spec.world, spec.turns
     )
-    details = blind_rows(world / "first", story.truths("first")[: spec.detail_rows], spec.world)
-    rows = [*questions, *details]
-    if arm != "detailed":
+    blind = blind_rows(world / "first", story.truths("first")[:details], spec.world)
+    rows = [*questions, *blind]
+    if not teacher:
         return rows
-    teacher = read_rows(story.root / "first" / "teacher.json")
-    return list(substitute(rows, range(len(questions), len(rows)), teacher, seed=spec.seed).rows)
+    better = read_rows(story.root / "first" / "teacher.json")
+    return list(substitute(rows, range(len(questions), len(rows)), better, seed=spec.seed).rows)

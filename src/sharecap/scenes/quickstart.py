@@ -50,8 +50,8 @@ class ArmSpec:
     """Steps and rates, the same for every arm."""
 
     align_steps: int = 30
-    pretrain_steps: int = 600
-    sft_steps: int = 350
+    pretrain_steps: int = 520
+    sft_steps: int = 260
     batch_rows: int = 16  # rows of one step
     align_rate: float = 1e-3  # peak rate of the projector while it learns alone
     vision_rate: float = 5e-5  # of the tower's latter half, and of the projector beside other parts
@@ -65,17 +65,17 @@ class QuickstartSpec:
 
     seed: int = 0  # of the world and of every stage
     parts_pictures: int = 5000  # seen by the tower before the story begins
-    tower_steps: int = 600
+    tower_steps: int = 500
     text_rows: int = 2000  # read by the language model before the story begins
-    text_steps: int = 100
+    text_steps: int = 90
     first_pictures: int = 3500  # captioned by the teacher (100K in the paper)
     mistakes: float = 0.02  # of the teacher, per attribute
     price: Price = field(default_factory=lambda: Price(2.5, 10.0))  # as if paid, USD per million tokens
-    looking_steps: int = 700  # of the captioner, on captions alone
+    looking_steps: int = 620  # of the captioner, on captions alone
     answering_steps: int = 50  # of the captioner, on captions as answers to its one instruction
     large_pictures: int = 3000  # captioned by the captioner (1.2M in the paper)
     question_rows: int = 3000  # instruction rows with questions
-    turns: int = 5  # most questions of such a row
+    turns: int = 4  # most questions of such a row
     detail_rows: int = 200  # instruction rows that ask for details (23K of 665K in the paper)
     arm: ArmSpec = field(default_factory=ArmSpec)
     heldout_pictures: int = 300  # asked about in the exam
@@ -180,11 +180,11 @@ class Story:
 
         return self.stage("tower", "tower", spec, {"world": self.world().digest}, work)
 
-    def language(self) -> Artifact:
+    def language(self, name: str = "language", **changes: Any) -> Artifact:
         """The stand-in for Vicuna: a language model that has read text, and never seen a picture."""
         from sharecap.scenes.parts import LanguageSpec
 
-        spec = LanguageSpec(seed=self.spec.seed)
+        spec = LanguageSpec(seed=self.spec.seed, **changes)
         config = {
             "spec": spec,
             "world": self.spec.world,
@@ -199,26 +199,26 @@ class Story:
 
             indices = range(TEXT_AT, TEXT_AT + self.spec.text_rows)
             rows = text_rows(self.spec.world, indices, self.spec.turns)
-            with progress("language model: steps", self.spec.text_steps) as watched:
+            with progress(f"{name} model: steps", self.spec.text_steps) as watched:
                 return make_language(rows, self.spec.text_steps, spec, directory, partial(advance, watched))
 
-        return self.stage("language", "language", config, {}, work, content=("model",))
+        return self.stage(name, "language", config, {}, work, content=("model",))
 
-    def start(self) -> Artifact:
+    def start(self, name: str = "start", language: Artifact | None = None, **changes: Any) -> Artifact:
         """Tower and language model with a fresh projector: where the captioner and every arm start."""
+        speaks = language or self.language()
 
         def work(directory: Path) -> Mapping[str, Any]:
             from sharecap.model import folder
             from sharecap.model.build import Parts, build
 
-            tower, language = self.root / "tower", self.root / "language" / "model"
-            folder.save(
-                build(Parts(vision=tower, language=language, seed=self.spec.seed)), directory / "model"
-            )
+            parts = Parts(self.root / "tower", speaks.path / "model", seed=self.spec.seed, **changes)
+            folder.save(build(parts), directory / "model")
             return {}
 
-        inputs = {"tower": self.tower().digest, "language": self.language().digest}
-        return self.stage("start", "model", {"seed": self.spec.seed}, inputs, work, content=("model",))
+        inputs = {"tower": self.tower().digest, "language": speaks.digest}
+        config = {"seed": self.spec.seed, **changes}
+        return self.stage(name, "model", config, inputs, work, content=("model",))
 
     # Captions: the teacher's, and what the captioner makes of them.
 
@@ -307,17 +307,20 @@ class Story:
         inputs = {"world": self.world().digest, "captioner": self.captioner().digest}
         return self.stage("probe", "captions", config, inputs, work, content=layers)
 
-    def ask_teacher(self, world: Path, dataset: Path) -> "RunReport":
+    def ask_teacher(
+        self, world: Path, dataset: Path, *, pack: str = "scenes", mistakes: float | None = None
+    ) -> "RunReport":
         """Have the teacher, who knows this world, caption the dataset over HTTP into the layer "teacher"."""
         from sharecap.captions.run import run
         from sharecap.scenes.simulator import Settings, serving
 
-        settings = Settings(truth=(world / "truth.jsonl",), mistakes=self.spec.mistakes, seed=self.spec.seed)
+        wrong = self.spec.mistakes if mistakes is None else mistakes
+        settings = Settings(truth=(world / "truth.jsonl",), mistakes=wrong, seed=self.spec.seed)
         with serving(settings) as url:
             return run(
                 dataset,
                 f"{url}#scenes-teacher",
-                "scenes",
+                pack,
                 "teacher",
                 concurrency=16,
                 price=self.spec.price,
@@ -346,19 +349,28 @@ class Story:
 
     def arm(self, name: str) -> Artifact:
         """Align, pre-train, tune, and sit the exam."""
-        from sharecap.scenes.arms import caption_rows, instruction_rows, stages
+        from sharecap.data.rows import read_rows
+        from sharecap.scenes.arms import instruction_rows, stages
 
         configs = stages(self.spec.arm, name, self.spec.seed)
-        captions = {"short": self.short, "detailed": self.large}
+        captions = {
+            "short": (self.short, "short/short.json"),
+            "detailed": (self.large, "large/detailed.json"),
+        }
         inputs = {"start": self.start().digest, "first": self.first().digest, "world": self.world().digest}
+        teacher, details = name == "detailed", self.spec.detail_rows
+        instructions = partial(instruction_rows, self, teacher=teacher, details=details)
+        told = instructions
         if name in captions:
-            inputs["captions"] = captions[name]().digest
+            make, file = captions[name]
+            inputs["captions"] = make().digest
+            told = partial(read_rows, self.root / file)
         before = "start"
         for step, config in configs.items():
-            rows = partial(instruction_rows if step == "sft" else caption_rows, self, name)
+            rows = instructions if step == "sft" else told
             done = self.train(f"arms/{name}/{step}", config, inputs, before, rows)
             before, inputs = f"arms/{name}/{step}", {**inputs, "start": done.digest}
-        return self.exam(name)
+        return self.exam(self.root / before / "model", name, self.root / "evals" / name)
 
     def train(self, name: str, config: Any, inputs: Mapping[str, str], before: str, rows: Any) -> Artifact:
         """One training stage, from the model of stage `before`, on the rows that `rows()` gives."""
@@ -373,8 +385,8 @@ class Story:
         config_and_rows = {"train": config, "rows": replace(self.spec, arm=ArmSpec())}
         return self.stage(name, "model", config_and_rows, inputs, work, content=("model",))
 
-    def exam(self, arm: str) -> Artifact:
-        """The arm's answers to the held-out questions, scored by the benchmarks' own rules."""
+    def exam(self, model: Path, name: str, to: Path) -> Artifact:
+        """A model's answers to the held-out questions, scored by the benchmarks' own rules."""
         from sharecap.evals.answerers import LocalModel
         from sharecap.evals.runner import evaluate
         from sharecap.evals.suite import find_tasks
@@ -383,11 +395,10 @@ class Story:
         assert not missing, missing
         # The longest answer is a few words; the benchmarks' own bounds are made for talkative models.
         tasks = [replace(task, max_new_tokens=16) for task in tasks]
-        model = LocalModel(self.root / "arms" / arm / "sft" / "model", batch_size=128)
-        model.name = arm
-        return evaluate(
-            model, tasks, self.root / "evals" / arm, progress=Progress(f"exam of arm {arm}: answers")
-        )
+        answers = LocalModel(model, batch_size=128)
+        answers.name = name
+        with alone(to):
+            return evaluate(answers, tasks, to, progress=Progress(f"exam of {name}: answers"))
 
 
 def on_disk(root: Path, chain: Chain) -> None:

@@ -38,7 +38,7 @@ from sharecap.scenes.chat_completions import (
 )
 from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
 from sharecap.scenes.language import describe
-from sharecap.scenes.world import Scene, pixel_digest
+from sharecap.scenes.world import Scene, WorldSpec, names_of, pixel_digest
 
 HOST = "127.0.0.1"
 ASKED_BY = {"text": "text", "name": "name", "style": "style", "relative": "relations"}
@@ -61,6 +61,7 @@ class Settings:
     port: int = 0  # 0: any free one
     latency_ms: float = 0.0  # time that every answer takes
     mistakes: float = 0.0  # chance that an attribute is told wrong
+    names: int | None = None  # how many of a world's names it knows, the first ones; None: all
     seed: int = 0  # another seed, other words and other faults
     faults: Mapping[str, float] = field(default_factory=dict)  # fault -> probability per request
     retry_after_s: float = 1.0  # what a 429 asks its sender to wait
@@ -133,6 +134,7 @@ class Knowledge:
         for path in settings.answers:
             for fields in _lines(path, ("pixels", "answer")):
                 self.recorded[fields["pixels"]] = fields["answer"]
+        self.names = None if settings.names is None else set(names_of(WorldSpec(names=settings.names)))
         self.pictures = sorted({*self.scenes, *self.recorded})
         if not self.pictures:
             todo = "Give --truth WORLD/truth.jsonl or --answers FILE.jsonl"
@@ -155,7 +157,9 @@ class Knowledge:
         """What the teacher says about a picture; `KeyError` if it doesn't know it."""
         if pixels in self.recorded:
             return self.recorded[pixels]
-        return describe(Scene.from_json(json.loads(self.scenes[pixels])), topics, rng, mistakes)
+        scene = Scene.from_json(json.loads(self.scenes[pixels]))
+        known = self.names is None or scene.name in self.names
+        return describe(scene, topics if known else topics - {"name"}, rng, mistakes)
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,11 @@ class Mark:
 
     run: str  # digest of all that decides the run's result
     step: int  # steps done
-    held_out_loss: float | None = None  # after them, where it was measured
+    worth: float | None = None  # of the model after them, larger is better, where it was measured
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep`, and the one with the lowest held-out loss."""
+    """The checkpoints of one run: the last `keep`, and the best on what is held out."""
 
     def __init__(self, directory: Path, run: str, keep: int, world: World) -> None:
         self.directory, self.run, self.keep, self.world = directory, run, keep, world
@@ -59,19 +59,27 @@ class Checkpoints:
             for path in directory.glob(f"{PREFIX}*{PARTIAL}"):
                 shutil.rmtree(path)
         world.wait()
-        losses = [mark.held_out_loss for mark in finished(directory).values()]
-        self.lowest_loss = min((x for x in losses if x is not None), default=math.inf)
+        worths = [mark.worth for mark in finished(directory).values()]
+        self.most_worth = max((x for x in worths if x is not None), default=-math.inf)
+
+    def outdone(self, worth: float | None) -> bool:
+        """Whether a model of this worth is better than all that were kept."""
+        return worth is not None and worth > self.most_worth
 
     def save(
-        self, step: int, learning: Mapping[str, nn.Parameter], optimizer: Optimizer, loss: float | None = None
+        self,
+        step: int,
+        learning: Mapping[str, nn.Parameter],
+        optimizer: Optimizer,
+        worth: float | None = None,
     ) -> None:
         """Keep the state after `step` steps. Returns when it is copied; it is written in the background."""
         self.wait()
         staged = DefaultStager(StagingOptions(False, False, False, False)).stage(
             state_of(learning, optimizer)
         )
-        self.lowest_loss = min(self.lowest_loss, math.inf if loss is None else loss)
-        self.pending = self.writer.submit(self.write, Mark(self.run, step, loss), staged)
+        self.most_worth = max(self.most_worth, -math.inf if worth is None else worth)
+        self.pending = self.writer.submit(self.write, Mark(self.run, step, worth), staged)
 
     def write(self, mark: Mark, state: Any) -> None:
         """Write the state to a directory of its own; the first rank then puts it in its place."""
@@ -156,10 +164,10 @@ def finished(directory: Path) -> dict[Path, Mark]:
 
 
 def best_of(found: Mapping[Path, Mark]) -> Path | None:
-    """The one with the lowest held-out loss, the first of several; None where none was measured."""
-    losses = {path: mark.held_out_loss for path, mark in found.items()}
-    measured = {path: loss for path, loss in losses.items() if loss is not None}
-    return min(measured, key=lambda path: measured[path], default=None)
+    """The one of most worth, the first of several; None where it was never measured."""
+    worths = {path: mark.worth for path, mark in found.items()}
+    measured = {path: worth for path, worth in worths.items() if worth is not None}
+    return max(measured, key=lambda path: measured[path], default=None)
 
 
 def mark_of(path: Path) -> Mark:

@@ -62,7 +62,8 @@ class TrainConfig:
     checkpoint_every: int = 200  # steps; what a kill can cost
     keep_last: int = 1  # checkpoints that stay until the run ends, beside the best one
     eval_rows: int = 0  # rows that are never learned and give the held-out loss; 0: none, and no best one
-    eval_every: int = 200  # steps between two held-out losses
+    eval_every: int = 200  # steps between two looks at what is held out
+    patience: int | None = None  # stop after so many such looks without a better one; None: never
     spike: float | None = None  # stop at a loss above this many times the last ones' median; None: never
     parallel: Literal["fsdp", "ddp"] = "fsdp"  # of several processes: weights in shards, or whole in each
     log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside the lines in metrics.jsonl
@@ -80,9 +81,10 @@ class TrainConfig:
             "checkpoint_every",
             "keep_last",
             "eval_every",
+            "patience",
         ):
             value = getattr(self, name)
-            if value is not None and value < 1:  # of these, only pack_images may be None
+            if value is not None and value < 1:  # of these, only pack_images and patience may be None
                 raise UsageError(f"{name} must be at least 1", where=where)
         for name in ("eval_rows", "workers", "seed"):
             if getattr(self, name) < 0:

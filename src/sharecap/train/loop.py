@@ -8,7 +8,8 @@ never go on after a loss is no number.
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import nn
 from torch.optim import AdamW
 
 from sharecap.artifact import STATE, plain, write_atomically
+from sharecap.data.loading import Step
+from sharecap.errors import UsageError
 from sharecap.model import folder, trainable
 from sharecap.model.attention import check
-from sharecap.model.blocks import computing
+from sharecap.model.blocks import at_rest, computing
 from sharecap.model.build import Llava
 from sharecap.model.trainable import Trainable
 from sharecap.records import Conversation
@@ -27,12 +30,15 @@ from sharecap.train import gradients
 from sharecap.train.checkpoint import Checkpoints
 from sharecap.train.config import TrainConfig
 from sharecap.train.guards import Watch
-from sharecap.train.metrics import Log, Meter, Progress, summary
+from sharecap.train.metrics import LOSS, QUALITY, Log, Meter, Progress, looks_in_vain, summary, worth_of
 from sharecap.train.objective import Learner, Objective, picture_alone
 from sharecap.train.parallel import World, gather, joined, shard
 from sharecap.train.rows import batches, digest, held_out, prepare
 
 TABLE, MODEL, BEST = "trainable.json", "model", "best"
+
+Judge = Callable[[Llava], float]
+"""What a model is worth, larger is better. It may answer and be looked at, never changed."""
 
 
 def train(
@@ -41,12 +47,15 @@ def train(
     rows: Sequence[Conversation],
     directory: Path,
     progress: Progress | None = None,
+    *,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Train and save to `directory`/model; returns the run's metrics. A model given in memory is changed.
 
     Goes on from what a killed run with the same configuration and rows left in `directory`/state, which
-    stays: who calls removes it when all is done, as `artifact.stage` does. If rows are held out and another
-    step than the last did best on them, `directory`/best is the model of that step.
+    stays: who calls removes it when all is done, as `artifact.stage` does. Every `eval_every` steps the loss
+    on rows that are held out is taken, and the `judge` asked; it has the last word on which model is best. If
+    that is another than the last one, `directory`/best is it.
     Under torchrun all processes call this alike, with a directory that they share; the first one writes.
     `SharecapError` for rows that can't be cut exactly or are too long, for pictures that can't be read, for a
     loss that is no number.
@@ -59,27 +68,26 @@ def train(
     documents = prepare(config, llava, rows, directory, world)
     total = config.steps_for(len(documents.learned))
     learns = trainable.resolve(model, config.rules)
-    run = digest(config, documents)
     if world.first:
         directory.mkdir(parents=True, exist_ok=True)
         write_atomically(directory / TABLE, json.dumps(plain(learns), indent=1))
     dtype = model.dtype
     learner, meter = arranged(config, llava, learns, world)
     learning, optimizer = optimised(config, model, learns)
-    kept = Checkpoints(directory / STATE, run, config.keep_last, world)
+    kept = Checkpoints(directory / STATE, digest(config, documents), config.keep_last, world)
     done = kept.restore(learning, optimizer)
-    test = held_out(config, llava, documents, world)
+    trained = Llava(model, llava.processor, config.template)
+    look = Look(trained, learner, held_out(config, llava, documents, world), judge)
     model.train()
     with (
-        Log(directory, run, done, config.log_to, world.first) as log,
+        Log(directory, kept.run, done, config.log_to, world.first) as log,
         computing(model, config.attention, config.checkpointing, config.compile),
     ):
         watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
         for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
             number = step.number + 1
             scale = rate_scale(step.number, total, config.warmup_ratio)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * scale
+            set_rates(optimizer, scale)
             count = meter.count(step, learner.learn(step))
             if step.number == 0 and step.packs:
                 gradients.check(model)
@@ -92,22 +100,22 @@ def train(
                 "gradient_norms": norms,
                 "rates": {f"{x.part} {x.blocks}".strip(): x.learning_rate * scale for x in learns.table},
             }
-            best = False
-            if test is not None and (number % config.eval_every == 0 or number == total):
-                line["held_out_loss"] = learner.held_out_loss(test)
-                best = line["held_out_loss"] < kept.lowest_loss
+            if number % config.eval_every == 0 or number == total:
+                line |= look()
             log.write(line)
             if progress is not None and world.first:
                 progress(line, total)
-            if number < total and (best or number % config.checkpoint_every == 0):
+            due = number % config.checkpoint_every == 0 or kept.outdone(worth_of(line))
+            if due and number < total:
                 log.flush()
-                kept.save(number, learning, optimizer, line.get("held_out_loss"))
+                kept.save(number, learning, optimizer, worth_of(line))
+            if config.patience is not None and looks_in_vain(log.lines) >= config.patience:
+                break
     kept.wait()
     made = summary(log.lines)
     gather(model, world)
     if world.first:
-        trained = Llava(model, llava.processor, config.template)
-        save(trained, dtype, directory, made.get("best_step", total), kept)
+        save(trained, dtype, directory, made.get("best_step", made["steps"]), kept)
     world.wait()
     return made | {
         "seconds": time.monotonic() - clock,
@@ -115,6 +123,30 @@ def train(
         "cut_rows": documents.cut,
         "parameters": {f"{x.part} {x.blocks}".strip(): x.parameters for x in learns.table},
     }
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at what is held out, in the middle of training; leaves the model as it was."""
+
+    model: Llava
+    learner: Learner
+    rows: Step | None
+    judge: Judge | None
+
+    def __post_init__(self) -> None:
+        if self.judge is not None and self.learner.world.size > 1:
+            raise UsageError("only one process can judge a model", todo="train without torchrun")
+
+    def __call__(self) -> dict[str, float]:
+        """What the step's line says of it."""
+        found = {} if self.rows is None else {LOSS: self.learner.held_out_loss(self.rows)}
+        if self.judge is None:
+            return found
+        with at_rest(self.model.model):
+            found[QUALITY] = self.judge(self.model)
+        self.model.model.train()
+        return found
 
 
 def arranged(config: TrainConfig, llava: Llava, learns: Trainable, world: World) -> tuple[Learner, Meter]:
@@ -143,6 +175,12 @@ def optimised(
     groups = [{"params": [parameters[n] for n in names[rate]], "lr": rate, "peak": rate} for rate in rates]
     optimizer = AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
     return {name: parameters[name] for rate in rates for name in names[rate]}, optimizer
+
+
+def set_rates(optimizer: AdamW, scale: float) -> None:
+    """Every group learns at this share of its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * scale
 
 
 def rate_scale(step: int, total: int, warmup_ratio: float) -> float:

@@ -6,6 +6,7 @@ number must never change what is trained.
 
 import hashlib
 import json
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from sharecap.train.cost import cost_of, counts, work_of_packs
 from sharecap.train.parallel import World
 
 METRICS = "metrics.jsonl"
+
+LOSS, QUALITY = "held_out_loss", "held_out_quality"
+"""In the lines of steps after which somebody looked at what is held out."""
 
 Progress = Callable[[dict[str, Any], int], None]
 """Called after each step with its line of metrics and the number of steps of the run."""
@@ -251,6 +255,19 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def worth_of(line: Mapping[str, Any]) -> float | None:
+    """What the model was worth after that step, larger is better; None where nobody looked."""
+    if QUALITY in line:
+        return float(line[QUALITY])
+    return -float(line[LOSS]) if LOSS in line else None
+
+
+def looks_in_vain(lines: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the last looks at what is held out came after the best one."""
+    worths = [worth for line in lines if (worth := worth_of(line)) is not None]
+    return len(worths) - 1 - worths.index(max(worths)) if worths else 0
+
+
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The run in a few numbers; `final_loss` is the mean over the last tenth of the steps.
 
@@ -260,8 +277,11 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     keys = ["tokens", "learned_tokens", "rows", "data_wait_s", "seconds"]
     keys += ["flops"] * ("flops" in lines[0])
     total = {key: sum(line[key] for line in lines) for key in keys}
-    held_out = [(line["held_out_loss"], line["step"]) for line in lines if "held_out_loss" in line]
-    best = {"held_out_loss": min(held_out)[0], "best_step": min(held_out)[1]} if held_out else {}
+    measured = [line for line in lines if worth_of(line) is not None]
+    best: dict[str, Any] = {}
+    if measured:
+        at = max(measured, key=lambda line: worth_of(line) or -math.inf)  # the first of several
+        best = {key: at[key] for key in (LOSS, QUALITY) if key in at} | {"best_step": at["step"]}
     return {
         "steps": len(lines),
         "final_loss": sum(tail) / len(tail),

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sharecap.images.progress import Progress as Shown
-from sharecap.train.metrics import Progress
+from sharecap.train.metrics import LOSS, QUALITY, Progress
 
 
 @contextmanager
@@ -26,7 +26,9 @@ def watched(name: str) -> Iterator[Progress]:
 
 def note(line: Mapping[str, Any]) -> str:
     """For example `loss 2.131 (held out 2.204) · 12,345 tokens/s · MFU 41 % · 0.2 % waiting · 61.3 GiB`."""
-    held_out = f" (held out {line['held_out_loss']:.3f})" if "held_out_loss" in line else ""
+    named = (("held out", LOSS), ("quality", QUALITY))
+    looks = [f"{name} {line[key]:.3f}" for name, key in named if key in line]
+    held_out = f" ({', '.join(looks)})" if looks else ""
     mfu = [f"MFU {100 * line['mfu']:.0f} %"] if "mfu" in line else []
     parts = (
         f"loss {line['loss']:.3f}{held_out}",

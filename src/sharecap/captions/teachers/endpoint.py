@@ -8,7 +8,7 @@ import functools
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,14 @@ class _Usage(_Tolerant):
 class _Completion(_Tolerant):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+
+
+class _Part(_Tolerant):
+    delta: _Message = _Message()
+
+
+class _Chunk(_Tolerant):
+    choices: list[_Part] = []
 
 
 class _Problem(_Tolerant):
@@ -133,6 +141,47 @@ class Endpoint:
             what = f"connection lost ({self._clean(str(error)) or type(error).__name__})"
             raise UnavailableError("dropped", what, where=self.url, maybe_billed=True) from None
         return self._parsed(text, limits)
+
+    async def stream(self, request: Request) -> AsyncIterator[str]:
+        """The answer's words as they come, for who reads along; a server that can't stream says them at once.
+
+        Nothing is booked: this is for looking, never for a layer.
+        """
+        url = await self._preparer.data_url(request.image)
+        body = self.body(request.prompt, url.decode(), request.sampling) | {"stream": True}
+        try:
+            async with self._open().post(self.url, json=body, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise self._refused(response.status, await self._text(response), None)
+                if response.content_type != "text/event-stream":
+                    yield self._parsed(await self._text(response)).text
+                    return
+                size = 0
+                async for line in response.content:
+                    size += len(line)
+                    if size > MAX_ANSWER_BYTES:
+                        what = f"response of more than {MAX_ANSWER_BYTES:,} bytes"
+                        raise UnavailableError("malformed", what, where=self.url, maybe_billed=True)
+                    if piece := self._piece(line):
+                        yield piece
+        except TimeoutError:
+            what = f"no answer within {self._timeout_s:g} s"
+            raise UnavailableError("timeout", what, where=self.url, maybe_billed=True) from None
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            what = f"connection failed ({self._clean(str(error)) or type(error).__name__})"
+            raise UnavailableError("dropped", what, where=self.url, maybe_billed=True) from None
+
+    def _piece(self, line: bytes) -> str:
+        """The words in one line of an event stream."""
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or data == b"[DONE]":
+            return ""
+        try:
+            choices = _Chunk.model_validate_json(data).choices
+        except ValidationError as error:
+            what = self._clean(f"not a piece of a chat completion ({error.errors()[0]['msg']})")
+            raise UnavailableError("malformed", what, where=self.url, maybe_billed=True) from None
+        return (choices[0].delta.content or "") if choices else ""
 
     def body(self, prompt: str, image_url: str, sampling: Sampling) -> dict[str, Any]:
         """The JSON of a request."""

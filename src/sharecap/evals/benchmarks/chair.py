@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sharecap.errors import SharecapError
 from sharecap.evals.benchmarks.coco_caption import part_of
-from sharecap.evals.files import Row, id_of, need, read_json, read_rows, read_text
+from sharecap.evals.files import id_of, need, read_json, read_rows, read_text, text_of
 from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of, ratio_of
 
 CAPTION = "Generate a short caption of the image."
@@ -130,7 +130,7 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
         what = f"{len(unknown):,} of {len(rows):,} images are not among the labels (first: {unknown[0]})"
         raise SharecapError(what, where=path, todo="take the label file that has them")
     samples = [_sample(id_of(row, ("image_id",)), objects) for row in rows]
-    answers = {id_of(row, ("image_id",)): _caption(row) for row in rows}
+    answers = {id_of(row, ("image_id",)): text_of(row[next(t for t in TEXTS if t in row)]) for row in rows}
     found = task(samples, read_vocabulary(directory))
     return replace(found, notes=part_of(len(samples), len(objects))), answers
 
@@ -143,10 +143,6 @@ def _objects_file(labels: Path) -> Path:
         what = f"{len(files)} files with 'objects' in their name, expected one"
         raise SharecapError(what, where=labels, todo="name the file itself")
     return files[0]
-
-
-def _caption(row: Row) -> str:
-    return str(row[next(name for name in TEXTS if name in row)])
 
 
 def _sample(image: str, objects: Mapping[str, Iterable[str]]) -> Sample:

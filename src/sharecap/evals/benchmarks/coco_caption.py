@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import Row, id_of, need, read_json, read_whole
+from sharecap.evals.files import Row, id_of, need, read_json, read_whole, text_of
 from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of
 
 FULL_MARKS = 10.0
@@ -35,7 +35,7 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
         raise SharecapError("expected a list of image_id, caption", where=path)
     need(rows, ["image_id", "caption"], path)
     check_unique((id_of(row, ("image_id",)) for row in rows), path)
-    answers = {id_of(row, ("image_id",)): str(row["caption"]) for row in rows}
+    answers = {id_of(row, ("image_id",)): text_of(row["caption"]) for row in rows}
     samples = [
         Sample(id=image, images=(), image_name=image, question="", reference=told, kind="", group=image)
         for image, told in people.items()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sharecap.errors import SharecapError
 from sharecap.evals.files import answers_of, id_of, need, only, read_rows
-from sharecap.evals.pictures import from_base64
+from sharecap.evals.pictures import embedded
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
 ITEMS = 1500
@@ -23,8 +23,8 @@ def task(samples: Sequence[Sample]) -> Task:
 
 
 def read_tasks(directory: Path) -> list[Task]:
-    """The table with the images in it, base64."""
-    path = only(directory, "*.tsv")
+    """The table with the images in it: the hub's `.parquet`, else a `.tsv` with base64."""
+    path = only(directory, "*.parquet" if any(directory.glob("*.parquet")) else "*.tsv")
     samples = read_samples(path)
     bare = [sample.id for sample in samples if not sample.images]
     if bare:
@@ -33,7 +33,7 @@ def read_tasks(directory: Path) -> list[Task]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The official table: `index, question, answer, category, l2_category` (`.tsv`, `.xlsx`)."""
+    """The official table: `index, question, answer, category, l2_category` (`.tsv`, `.xlsx`, `.parquet`)."""
     rows = read_rows(path)
     need(rows, ["index", "question", "answer"], path)
     check_unique((id_of(row) for row in rows), path)
@@ -44,7 +44,7 @@ def read_samples(path: Path) -> list[Sample]:
     return [
         Sample(
             id=id_of(row),
-            images=(from_base64(row["image"], id_of(row), path),) if row.get("image") else (),
+            images=(embedded(row["image"], id_of(row), path),) if row.get("image") else (),
             image_name="",
             question=str(row["question"]),
             reference=str(row["answer"]).strip().upper(),

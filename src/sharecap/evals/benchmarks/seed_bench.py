@@ -14,7 +14,7 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
-from sharecap.evals.files import Row, id_of, need, only, read_json, read_rows, read_text
+from sharecap.evals.files import Row, id_of, need, only, read_json, read_rows, read_text, text_of
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import OPTION_LETTER, Measures, Record, Sample, Task, by_label, item_mean
 
@@ -99,7 +99,7 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
 
 def _text(row: Row) -> str:
     form = next(form for form in FORMS if form in row)
-    return json.dumps(row[form]) if form == "losses" else str(row[form])
+    return json.dumps(row[form]) if form == "losses" else text_of(row[form])
 
 
 def prompt(sample: Sample) -> str:

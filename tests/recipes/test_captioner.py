@@ -1,0 +1,190 @@
+"""Captioners: who is held out, what is learned, what the command says, and what a curve foretells."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sharecap.artifact import read
+from sharecap.captions.gates import GATES
+from sharecap.captions.layer import read_layer, write_layer
+from sharecap.captions.prompts import load_pack
+from sharecap.errors import UsageError
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
+from sharecap.model import folder
+from sharecap.recipes.captioner import Asked, recipe, split
+from sharecap.recipes.captioner_curve import doubled
+from sharecap.records import Caption
+from tests.captions.conftest import Typed, typed  # noqa: F401 - a fixture
+from tests.model.tiny import tiny_llava
+
+SOURCES = ("coco", "web")
+QUICK = ("--set", "steps=40", "--set", "epochs=none", "--set", "batch_rows=8", "--set", "eval_every=20")
+QUICK = (*QUICK, "--set", "rules.language.learning_rate=1e-2", "--set", "precision=fp32")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 80 pictures in two sources, each once more as a JPEG, all captioned; a model."""
+    root = tmp_path_factory.mktemp("captioner")
+    for n in range(80):
+        levels = np.random.default_rng(n).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(levels).resize((64, 64), Image.Resampling.BICUBIC)
+        for ending in ("png", "jpg"):
+            path = root / "pictures" / SOURCES[n % 2] / f"{n:02}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=95)
+    add([root / "pictures"], root / "dataset")
+    captions = (
+        Caption(
+            image.id,
+            "teacher",
+            f"There is a red circle, and {Path(image.path).name[:2]} blue squares above it.",
+            "by hand",
+            "-",
+            "stop",
+            cost_usd=0.01,
+        )
+        for image in Catalog.open(root / "dataset")
+    )
+    write_layer(root / "dataset", "teacher", captions)
+    folder.save(tiny_llava(root), root / "model")
+    return root
+
+
+def asked(place: Path, **changes: object) -> Asked:
+    return Asked(place / "dataset", "teacher", load_pack("unified"), held_out=0.2, **changes)  # type: ignore[arg-type]
+
+
+def test_copies_of_a_picture_are_held_out_together(place: Path) -> None:
+    found = split(asked(place))
+    learned, out = ({pair.file.name[:2] for pair in part} for part in (found.learned, found.held_out))
+    assert not learned & out
+    assert len(learned | out) == 80
+    assert len(found.learned) + len(found.held_out) == 160
+    assert 8 <= len(out) <= 24  # 16 are expected of 80
+    assert found.spent_usd == pytest.approx(0.01 * len(found.learned))
+
+
+def test_a_smaller_share_is_part_of_a_larger_one_and_never_of_what_is_held_out(place: Path) -> None:
+    names = [
+        {pair.image.id for pair in split(asked(place, share=share)).learned}
+        for share in (0.125, 0.25, 0.5, 1.0)
+    ]
+    held_out = {pair.image.id for pair in split(asked(place, share=0.125)).held_out}
+    assert held_out == {pair.image.id for pair in split(asked(place)).held_out}
+    for small, large in pairwise(names):
+        assert small < large
+    assert not names[-1] & held_out
+    assert {p.image.id for p in split(asked(place, seed=1)).held_out} != held_out
+
+
+def test_it_learns_what_it_will_be_asked(place: Path) -> None:
+    pair = split(asked(place)).learned[0]
+    prompt = load_pack("unified").render(pair.image).text
+    assert pair.row().turns[0].text == f"<image>\n{prompt}"
+    each = split(asked(place, each_length=True)).learned[0]
+    assert each.prompt == load_pack("unified").with_options(words=10).render(pair.image).text != prompt
+
+
+def test_pictures_that_have_gone_are_counted(place: Path) -> None:
+    gone = split(asked(place)).learned[0].file
+    gone.rename(gone.with_suffix(".away"))
+    try:
+        found = split(asked(place))
+    finally:
+        gone.with_suffix(".away").rename(gone)
+    assert found.left_out == {"missing": 1}
+    assert len(found.learned) + len(found.held_out) == 159
+
+
+def test_the_paper_s_half_of_any_tower_learns_by_default(place: Path) -> None:
+    rules = recipe(place / "model").stage("captioner").train.rules
+    assert [(rule.part, rule.from_block) for rule in rules] == [
+        ("vision", 2),
+        ("projector", 0),
+        ("language", 0),
+    ]
+    with pytest.raises(UsageError, match="not a vision-language model"):
+        recipe(place / "dataset")
+
+
+def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> None:  # noqa: F811
+    words = ("captioner", "train", place / "dataset", "teacher", "--from", place / "model")
+    words = (*words, "--to", place / "made", "--held-out", "0.2", *QUICK)
+    code, out, err = typed(*words, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["steps"] == 40
+    assert made["captions"] + made["held_out"] == 160
+    assert set(made["quality"]) == {"all", *SOURCES}
+    assert made["held_out_quality"] <= 1
+    best = read(place / "made/all")
+    lines = [json.loads(line) for line in (best.path / "held_out.jsonl").read_text().splitlines()]
+    assert len(lines) == made["held_out"]
+    assert [x["likeness"] for x in lines] == sorted(x["likeness"] for x in lines)
+    mean = np.mean([x["likeness"] for x in lines])
+    assert mean == pytest.approx(made["quality"]["all"]["value"], abs=1e-4)
+    again = typed(*words, "--json")
+    assert again[0] == 0
+    assert json.loads(again[1]) == made  # found, not made anew
+    code, _, err = typed(*words, "--set", "batch_rows=4")
+    assert code == 2
+    assert "choose another --to" in err
+    teacher = f"local:{place / 'made/all/model'}"
+    accept = [word for gate in GATES for word in ("--accept", gate)]
+    code, _, err = typed(
+        "caption",
+        place / "dataset",
+        "--teacher",
+        teacher,
+        "--prompts",
+        "unified",
+        "--layer",
+        "own",
+        "--max-tokens",
+        64,
+        *accept,
+    )
+    assert code == 0, err
+    said = {caption.image_id: caption.text for caption in read_layer(place / "dataset", "own")}
+    ended = [line for line in lines if line["finish_reason"] == "stop"]
+    assert len(ended) > len(lines) / 2
+    assert all(said[line["image"]] == line["captioner"] for line in ended)
+
+
+def test_a_curve_of_four_captioners_with_a_picture(place: Path, typed: Typed) -> None:  # noqa: F811
+    words = ("captioner", "curve", place / "dataset", "teacher", "--from", place / "model")
+    code, out, err = typed(*words, "--to", place / "made", "--held-out", "0.2", *QUICK)
+    assert code == 0, err
+    assert {path.name for path in (place / "made").iterdir()} >= {"0.125", "0.25", "0.5", "all", "curve.png"}
+    found = json.loads((place / "made/curve.json").read_text())
+    counts = [point["captions"] for point in found["points"]]
+    assert counts == sorted(counts)
+    assert found["points"][-1]["quality"] == read(place / "made/all").metrics["quality"]
+    assert found["next"][0]["source"] == "all"
+    assert found["next_usd"] == pytest.approx(0.01 * counts[-1])
+    assert f"{counts[0]:,}" in out
+    assert Image.open(place / "made/curve.png").size[0] > 300
+
+
+def test_doubling_follows_a_power_of_the_number_of_captions() -> None:
+    captions = [100, 200, 400, 800]
+    quality = 1 - 0.8 * np.array(captions) ** -0.25
+    expected = (1 - 0.8 * 1600**-0.25) - quality[-1]
+    assert doubled(captions, quality) == pytest.approx(expected)
+    assert doubled(captions, np.array([0.5] * 4)) == pytest.approx(0)
+    assert doubled(captions, np.ones(4)) == pytest.approx(0)
+
+
+def test_a_layer_that_is_too_small_to_hold_out_is_refused(place: Path, typed: Typed) -> None:  # noqa: F811
+    first = next(iter(Catalog.open(place / "dataset")))
+    write_layer(place / "dataset", "one", [Caption(first.id, "one", "A star.", "by hand", "-", "stop")])
+    words = ("captioner", "train", place / "dataset", "one", "--from", place / "model", "--to", place / "x")
+    code, _, err = typed(*words)
+    assert code == 2
+    assert "1 captions to learn from and 0 held out" in err

@@ -1,0 +1,136 @@
+"""The lab on a tiny world: models of a table taught and examined, found again, and told of as they are."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sharecap.data.rows import read_rows
+from sharecap.recipes.design import Claim, Design, Experiment
+from sharecap.scenes import lab_report
+from sharecap.scenes.facts import stated, truth
+from sharecap.scenes.lab import Bench, name_of, ordered, right_sentences, run
+from sharecap.scenes.lab_scores import Tried, outcome, over_seeds
+from sharecap.scenes.language import TOPICS, describe
+from sharecap.scenes.summary_captions import file_of
+from sharecap.statistics import Estimate
+from tests.scenes.tiny_story import SPEC
+
+BASE = Design("detailed")
+TABLE = Experiment(
+    "tiny",
+    "A tiny table",
+    "",
+    "Captions help.",
+    (
+        BASE,
+        replace(BASE, name="short", pretrain="short", details="blind"),
+        replace(BASE, name="first LLaVA", model="llava_7b", pretrain="none"),
+        replace(BASE, name="noisy", pretrain="teacher", mistakes=0.5, tower=0.0, images=0.5),
+    ),
+    (Claim("detailed", "short", "+1"), Claim("noisy", "first LLaVA", equal=True)),
+    "Nothing.",
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The table's models, taught and examined once."""
+    made = Bench(tmp_path_factory.mktemp("lab") / "seed-1", SPEC)
+    run(made, TABLE.designs, jobs=2)
+    return made
+
+
+def test_every_row_has_an_exam_and_a_second_run_does_nothing(bench: Bench) -> None:
+    before = {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")}
+    for design in TABLE.designs:
+        assert bench.exam_path(design) / "manifest.json" in before
+    run(bench, TABLE.designs, jobs=1)
+    assert {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")} == before
+
+
+def test_rows_are_what_a_design_says(bench: Bench) -> None:
+    whole = read_rows(bench.root / "large" / "detailed.json")
+    short = {row.id: row for row in read_rows(bench.root / "short" / "short.json")}
+    assert bench.captions("captioner", BASE) == whole
+    assert bench.captions("captioner", replace(BASE, images=0.25)) == whole[: len(whole) // 4]
+    mixed = bench.captions("mixed", BASE)
+    assert [row == short[row.id] for row in mixed[:4]] == [False, True, False, True]
+    scenes = {one.file: one.scene for one in bench.truths("large")}
+    for row, before in zip(bench.captions("trimmed", BASE), whole, strict=True):
+        scene = scenes[file_of(row.images[0])]
+        wrong = [one for one in stated(row.turns[1].text) if one.fact not in truth(scene)]
+        assert not wrong or row == before  # nothing would have been left
+    for row, before in zip(bench.captions("alt_text", BASE), whole, strict=True):
+        assert row.turns[1].text.endswith(f". {before.turns[1].text}")
+
+
+def test_a_noisy_teacher_is_noisy_and_a_frozen_tower_frozen(bench: Bench) -> None:
+    noisy = TABLE.design("noisy")
+    scenes = {one.file: one.scene for one in bench.truths("large")}
+    rows = bench.captions("teacher", replace(noisy, images=1.0))
+    facts = [one.fact in truth(scenes[file_of(r.images[0])]) for r in rows for one in stated(r.turns[1].text)]
+    assert 0.3 < sum(facts) / len(facts) < 0.8
+    trained = json.loads((bench.own_paths(noisy)[0] / "manifest.json").read_text())["config"]["train"]
+    assert [rule["part"] for rule in trained["rules"]] == ["projector", "language"]
+
+
+def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_path: Path) -> None:
+    found = outcome(TABLE, {1: bench})
+    page = lab_report.write(found, tmp_path)
+    text = page.read_text()
+    for design in TABLE.designs:
+        assert design.name in text
+    told = json.loads((tmp_path / "tiny.json").read_text())
+    assert [one["verdict"] for one in told["claims"]] == [one.verdict for one in found.tried]
+    assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
+    assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found))
+
+
+def test_a_verdict_needs_its_whole_interval() -> None:
+    def verdict(low: float | None, high: float | None, *, equal: bool = False) -> str:
+        return Tried(Claim("a", "b", equal=equal), Estimate(1.0, low, high), (), {}).verdict
+
+    assert verdict(0.1, 2.0) == "agrees"
+    assert verdict(-2.0, -0.1) == "contradicts"
+    assert verdict(-0.1, 2.0) == verdict(None, None) == "can't tell"
+    assert verdict(-1.0, 1.9, equal=True) == "agrees"
+    assert verdict(2.1, 4.0, equal=True) == "contradicts"
+    assert verdict(1.0, 4.0, equal=True) == "can't tell"
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    one = Estimate(3.0, 1.0, 5.0)
+    assert over_seeds([one]) == one
+    three = over_seeds([Estimate(v, None, None) for v in (1.0, 2.0, 3.0)])
+    # 4.303 is the two-sided quantile of two degrees of freedom.
+    assert three.value == 2.0
+    assert three.low == pytest.approx(2.0 - 4.303 / 3**0.5, abs=1e-3)
+    assert three.high == pytest.approx(2.0 + 4.303 / 3**0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 5])
+def test_jobs_go_through_all_designs_from_different_places(jobs: int) -> None:
+    designs = [Design(str(number)) for number in range(7)]
+    orders = [ordered(designs, job, jobs) for job in range(jobs)]
+    assert all(sorted(order, key=lambda d: d.name) == designs for order in orders)
+    assert len({order[0].name for order in orders}) >= min(jobs, 4)
+
+
+def test_only_what_decides_a_model_is_in_its_name() -> None:
+    assert name_of(BASE) == name_of(replace(BASE, name="another label"))
+    assert name_of(replace(BASE, mistakes=0.1)) == name_of(BASE)  # the captioner's captions have no such rate
+    assert name_of(replace(BASE, pretrain="teacher", mistakes=0.1)) != name_of(
+        replace(BASE, pretrain="teacher")
+    )
+
+
+def test_wrong_sentences_go_and_right_ones_stay(bench: Bench) -> None:
+    import random
+
+    scene = bench.truths("large")[0].scene
+    right = describe(scene, TOPICS, random.Random(0))
+    assert right_sentences(right, scene) == right
+    assert "nine objects" not in right_sentences(f"There are nine objects here. {right}", scene)
