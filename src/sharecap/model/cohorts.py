@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicLayer
 
@@ -124,7 +124,7 @@ def in_cohorts(model: Any) -> Iterator[None]:
 
 
 def attend(
-    module: nn.Module,
+    module: Any,
     query: Tensor,  # [B, H, 1, D]
     key: Tensor,  # [B, H or fewer, 1, D]
     value: Tensor,

@@ -144,7 +144,7 @@ class Generator:
             owners = [owner for cohort in cohorts for owner in cohort.owners]
             logits = self.model.lm_head(hidden).float()[: len(owners)]
             tokens = choice.of(logits, owners, [len(said[owner]) for owner in owners])
-            for cohort, own in zip(cohorts, tokens.split([len(c) for c in cohorts]), strict=True):
+            for cohort, own in zip(cohorts, torch.split(tokens, [len(c) for c in cohorts]), strict=True):
                 cohort.tokens = own.clone()
                 hear(cohort, own.tolist())
             cohorts = [cohort for cohort in cohorts if len(cohort)]
@@ -169,14 +169,13 @@ class Generator:
         """Prompts as a cohort without its first tokens, and the logits [N, V] of these."""
         fill = min(READ, self.batch_size) - len(prompts) if self.alone else 0
         hidden, mask, positions, extra = self.embed(
-            [*queries, *queries[-1:] * fill], [*prompts, *prompts[-1:] * fill]
+            [*queries, *[queries[-1]] * fill], [*prompts, *[prompts[-1]] * fill]
         )
         if not isinstance(self.llava.image_tokens, int) and positions.dim() == 2:
             positions = positions.expand(3, -1, -1)  # Qwen's words without a picture, beside others with
         cache = DynamicCache()
-        cache.layers = slabs = [
-            Slab() for _ in range(self.model.model.language_model.config.num_hidden_layers)
-        ]
+        slabs = [Slab() for _ in range(self.model.model.language_model.config.num_hidden_layers)]
+        cache.layers = list(slabs)
         padded = not bool(mask.all())
         out = self.model.model.language_model(
             inputs_embeds=hidden,
@@ -188,7 +187,7 @@ class Generator:
         ).last_hidden_state[:, -1]
         logits = self.model.lm_head(out).float()
         cohort = Cohort(
-            [*owners, *owners[-1:] * fill],
+            [*owners, *[owners[-1]] * fill],
             logits.argmax(-1),
             positions[..., -1:].clone(),
             slabs,
