@@ -46,7 +46,7 @@ HELD_OUT = 600_000
 def caption(dataset: Path, teacher: Any, pack: str, layer: str) -> None:
     """A layer of captions; what a tiny world does to the gates is known."""
     sampling, progress = Sampling(max_tokens=320), Progress(f"{layer}: captions")
-    run(dataset, teacher, pack, layer, concurrency=64, sampling=sampling, accept=GATES, progress=progress)
+    run(dataset, teacher, pack, layer, concurrency=256, sampling=sampling, accept=GATES, progress=progress)
 
 
 def by_teacher(world: Path, dataset: Path, seed: int) -> None:
@@ -175,7 +175,7 @@ def main() -> None:
     truths = list(read_truth(world))
     add([world / "images"], root / "asked")
     by_teacher(world, root / "asked", args.seed)
-    caption(root / "asked", LocalCaptioner(made.path / "model", batch_size=128), "unified", "captioner")
+    caption(root / "asked", LocalCaptioner(made.path / "model", batch_size=64), "unified", "captioner")
     known = set(names_of(WorldSpec(names=KNOWN)))
     answerable = [t for t in truths if not t.scene.name or t.scene.name in known]
     rows, wrong, names = compared(root, answerable), kinds(root, answerable), named(root, truths)

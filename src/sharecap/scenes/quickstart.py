@@ -336,7 +336,7 @@ class Story:
 
         return run(
             dataset,
-            LocalCaptioner(self.root / "captioner" / "model", batch_size=128),
+            LocalCaptioner(self.root / "captioner" / "model", batch_size=64),
             "unified",
             "captioner",
             concurrency=256,

@@ -1,6 +1,7 @@
 """A captioner that is a model directory on this machine: the trained captioner (paper, section 3.2).
 
-Requests that wait at the same time are answered as one batch, by one worker thread that owns the model.
+Requests that wait at the same time are answered in one call, by one worker thread that owns the model: more
+of them than the model writes at a time, so that a caption that ends makes room for another.
 torch is imported when the first request comes, never before.
 """
 
@@ -27,7 +28,7 @@ Waiting = tuple[Request, "asyncio.Future[Answer]"]
 
 
 class LocalCaptioner:
-    """`directory` is a complete model folder; `batch_size` the most images in one forward pass."""
+    """`directory` is a complete model folder; `batch_size` the captions written at a time."""
 
     preparation = "1:pixels, upright RGB"
 
@@ -38,7 +39,7 @@ class LocalCaptioner:
         self.directory, self.name = directory, directory.resolve().name
         self.fingerprint = f"{self.name}:{_weights_digest(directory)}"
         self._batch_size = batch_size
-        self.concurrency = 2 * batch_size  # a batch is waiting when the one before it is done
+        self.concurrency = 4 * batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
         self._generator: Generator | None = None
         self._waiting: list[Waiting] = []
@@ -63,9 +64,9 @@ class LocalCaptioner:
         """Answer batches until nobody waits."""
         loop = asyncio.get_running_loop()
         while self._waiting:
-            await _gathered(self._waiting, self._batch_size)
-            sampling = self._waiting[0][0].sampling  # one batch, one way of drawing
-            batch = [w for w in self._waiting if w[0].sampling == sampling][: self._batch_size]
+            await _gathered(self._waiting, self.concurrency)
+            sampling = self._waiting[0][0].sampling  # one call, one way of drawing
+            batch = [w for w in self._waiting if w[0].sampling == sampling][: self.concurrency]
             self._waiting = [w for w in self._waiting if w not in batch]
             try:
                 requests = [request for request, _ in batch]
