@@ -1,4 +1,4 @@
-"""CHAIR over layers: the labels' images are found by name, and the figures are those of `sharecap score chair`."""
+"""CHAIR over layers: images are found among the labels by name, and mentions are counted as pairs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A layer's scores are whole or as they were, in the form that the page reads, and never cost others theirs."""
+"""A layer's scores are whole or as they were, in the page's form, and cost nobody else's."""
 
 import json
 from pathlib import Path
@@ -59,9 +59,9 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
 
 def test_a_failure_halfway_leaves_the_old_file(tmp_path: Path) -> None:
     before = written(tmp_path, (A, {"x": 0.5}))
-    with pytest.raises(RuntimeError), Scores(tmp_path, "one", "x", chosen=False) as file:
-        file.put(B, {"x": 0.1})
-        raise RuntimeError
+    rows: list[tuple[str, Any]] = [(B, {"x": 0.1}), (A, {"x": object()})]
+    with pytest.raises(TypeError):
+        written(tmp_path, *rows)
     assert [json.loads(line) for line in scores_path(tmp_path, "one").read_text().splitlines()] == before
     assert [path.name for path in (tmp_path / "scores").iterdir()] == ["one.jsonl"]
 

@@ -6,6 +6,7 @@ Captions that nothing is known of are kept and counted. The layer that they come
 import hashlib
 import heapq
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ class Rule:
     worst: float | None = None  # share of the captions with a score, above 0 and below 1
 
     def __post_init__(self) -> None:
+        for bound in (self.at_least, self.at_most):
+            if bound is not None and math.isnan(bound):
+                raise UsageError("not a bound", where=bound, todo="give a number")
         if self.worst is not None and not 0 < self.worst < 1:
             raise UsageError("not a share", where=self.worst, todo="give --worst a number between 0 and 1")
         if (self.worst is None) == (self.at_least is None and self.at_most is None):
