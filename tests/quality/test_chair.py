@@ -7,8 +7,11 @@ import pytest
 
 from sharecap.captions.objects import Vocabulary, read_objects, read_vocabulary
 from sharecap.errors import SharecapError
-from sharecap.quality.chair import Chair
+from sharecap.quality.chair import CHAIR, Chair
+from sharecap.quality.measure import measure
 from sharecap.records import Image
+from tests.evals.scored import lines, scored
+from tests.quality.layered import Plain, dataset_of
 
 VOCABULARY = Vocabulary({"dog": "dog", "puppy": "dog", "chair": "chair", "man": "person"})
 
@@ -45,6 +48,21 @@ def test_wrong_mentions_wrong_captions_and_recall_are_pairs() -> None:
         "object_recall": (0, 2),
     }
     assert chair.pairs(image("/x/9.jpg"), "A dog") == {}
+
+
+def test_the_figures_are_those_of_the_benchmark(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "synonyms.txt").write_text("dog, puppy\nchair, seat\ncat\n")
+    objects = {"0": ["dog"], "1": ["chair", "cat"], "2": ["cat"]}
+    (tmp_path / "labels" / "objects.json").write_text(json.dumps(objects))
+    texts = ["A puppy on a chair and a dog", "Two seats and no dogs", "A cat"]
+    dataset = dataset_of(tmp_path, 3, one=texts)
+    (column,) = measure(dataset, ["one"], Plain(), chair=Chair.read(tmp_path / "labels")).columns
+    rows = [{"image_id": n, "caption": text} for n, text in enumerate(texts)]
+    published = scored("chair", lines(tmp_path / "p.jsonl", rows), tmp_path / "labels")["sub"]
+    ours = [column.measures[name].value for name in CHAIR]
+    assert ours == [published[name] for name in ("CHAIRi", "CHAIRs", "Recall")]
+    assert ours == [2 / 6, 2 / 3, 3 / 4]
 
 
 def test_labels_are_read_from_a_directory_or_one_file(tmp_path: Path) -> None:
