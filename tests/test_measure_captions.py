@@ -68,7 +68,7 @@ def test_the_commands_make_the_layers_of_the_page(place: Path) -> None:
 
 
 def test_the_table_is_what_the_command_prints(place: Path) -> None:
-    told = json.loads(typed("quality", str(place), LAYER, "--tagger", "textblob", "--json"))
+    told = json.loads(typed("quality", str(place), LAYER, "--ocr", "--tagger", "textblob", "--json"))
     (column,) = told["columns"]
     counts = ("words", "characters", "mtld")
     found = {
@@ -78,6 +78,7 @@ def test_the_table_is_what_the_command_prints(place: Path) -> None:
     }
     assert len(found) == 10
     assert found == {name: ROWS[name] for name in found}
+    assert ROWS["words read"] == f"{100 * column['measures']['ocr_recall']['value']:.1f} %"
     assert ROWS["similarity"] == f"{100 * column['together']['similarity']:.1f} % of 20"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from sharecap.captions.layer import write_layer
@@ -48,3 +49,15 @@ def ids_of(dataset: Path) -> list[str]:
 def typed(*words: object) -> Result:
     """What `sharecap` does with these words."""
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def small_model(folder: Path, tags: dict[str, str]) -> str:
+    """A spaCy model made by hand: a tag for each of these words."""
+    spacy = pytest.importorskip("spacy")
+    model = spacy.blank("en")
+    model.meta["name"] = "by_hand"
+    ruler = model.add_pipe("attribute_ruler")
+    for word, tag in tags.items():
+        ruler.add(patterns=[[{"LOWER": word}]], attrs={"TAG": tag})
+    model.to_disk(folder / "model")
+    return str(folder / "model")

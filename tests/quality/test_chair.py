@@ -70,6 +70,8 @@ def test_labels_are_read_from_a_directory_or_one_file(tmp_path: Path) -> None:
     (tmp_path / "val_objects.json").write_text('{"12": ["dog", "dog"]}')
     for place in (tmp_path, tmp_path / "val_objects.json"):
         assert Chair.read(place).objects == {"12": ["dog"]}
+    with pytest.raises(SharecapError, match=r"no CHAIR labels: .*nowhere\. give the directory"):
+        Chair.read(tmp_path / "nowhere")
     (tmp_path / "more_objects.json").write_text("{}")
     with pytest.raises(SharecapError, match="2 files with 'objects' in their name, expected one"):
         Chair.read(tmp_path)

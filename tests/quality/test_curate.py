@@ -110,6 +110,19 @@ def test_scores_that_are_not_there_are_named(dataset: Path) -> None:
         curate(dataset, "one", "kept", Rule(by="chair_i", at_least=1))
 
 
+def test_the_worst_by_a_score_are_those_of_its_measure(dataset: Path) -> None:
+    path, ids = scores_path(dataset, "one"), ids_of(dataset)
+    path.parent.mkdir()
+    rows = [{"image_id": i, "score": n / 4, "by": "chair_i", "measures": {}} for n, i in enumerate(ids[:4])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curate(dataset, "one", "kept", Rule(worst=0.25))
+    assert 3 not in texts(dataset, "kept")  # most wrong mentions
+    with path.open("a") as file:
+        file.write(json.dumps({"image_id": ids[5], "score": 1.0}) + "\n")
+    with pytest.raises(UsageError, match="the scores are of different kinds"):
+        curate(dataset, "one", "other", Rule(worst=0.25))
+
+
 def test_sentences_with_a_bad_claim_are_trimmed(dataset: Path) -> None:
     judged(
         dataset,

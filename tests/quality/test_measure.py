@@ -13,7 +13,7 @@ from sharecap.quality.measure import measure
 from sharecap.quality.scores import read_scores, scores_path
 from sharecap.web.index import Index, build
 from sharecap.web.query import Finder, Query
-from tests.quality.layered import Plain, add_layer, dataset_of, ids_of, typed
+from tests.quality.layered import Plain, add_layer, dataset_of, ids_of, small_model, typed
 
 LONG = "A dog sleeps on the old red sofa while a cat sits beside it. It rains outside."
 SHORT = "A dog sleeps."
@@ -145,6 +145,15 @@ def test_json_holds_intervals_and_differences(dataset: Path) -> None:
     assert found["columns"][1]["minus_first"]["words"]["value"] == -14
     assert found["tagger"].startswith("textblob")
     assert {"low", "high", "value"} == set(found["columns"][0]["measures"]["nouns"])
+
+
+def test_with_a_spacy_model_the_output_says_how_far_textblob_agrees(dataset: Path, tmp_path: Path) -> None:
+    model = small_model(tmp_path, {"dog": "NN", "sleeps": "VBZ", "a": "DT", "it": "PRP", "is": "VBZ"})
+    told = typed("quality", dataset, "short", "--tagger", model)
+    assert told.exit_code == 0, told.exception
+    assert "words tagged by spaCy" in told.output
+    # Of seven words they differ on "number" alone: the model made by hand has no tag for it.
+    assert "textblob agrees on 85.7 % of 35 words" in told.output
 
 
 def test_hostile_captions_are_measured_and_steer_no_terminal(tmp_path: Path) -> None:

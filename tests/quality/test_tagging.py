@@ -19,24 +19,12 @@ from sharecap.quality.tagging import (
     tagged,
     words_of,
 )
-from tests.quality.layered import Plain
+from tests.quality.layered import Plain, small_model
 
 
 @pytest.fixture(scope="module")
 def textblob() -> Textblob:
     return Textblob()
-
-
-def small_model(folder: Path, tags: dict[str, str]) -> str:
-    """A spaCy model made by hand: a tag for each of these words."""
-    spacy = pytest.importorskip("spacy")
-    model = spacy.blank("en")
-    model.meta["name"] = "by_hand"
-    ruler = model.add_pipe("attribute_ruler")
-    for word, tag in tags.items():
-        ruler.add(patterns=[[{"LOWER": word}]], attrs={"TAG": tag})
-    model.to_disk(folder / "model")
-    return str(folder / "model")
 
 
 @pytest.mark.parametrize(

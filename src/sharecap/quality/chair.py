@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sharecap.captions.objects import Vocabulary, objects_file, read_objects, read_vocabulary
+from sharecap.errors import UsageError
 from sharecap.quality.lexical import Pair
 from sharecap.records import Image
 
@@ -27,6 +28,9 @@ class Chair:
     @classmethod
     def read(cls, labels: Path) -> "Chair":
         """From a directory with `synonyms.txt` and one JSON of objects, or such a file beside the former."""
+        if not labels.exists():
+            todo = "give the directory with synonyms.txt and the images' objects"
+            raise UsageError("no CHAIR labels", where=labels, todo=todo)
         directory = labels if labels.is_dir() else labels.parent
         return cls(read_vocabulary(directory), read_objects(objects_file(labels)))
 

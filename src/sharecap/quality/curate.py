@@ -75,8 +75,11 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
     Counted: `kept`, `without_score` among them, and failures `dropped_by_score`.
     `UsageError` if there are no scores, or none of that name.
     """
-    found = _scores(dataset, layer, rule.by)
-    gone = _worst(found, rule) if rule.worst is not None else {i for i, x in found.items() if _out(x, rule)}
+    found, measure = _scores(dataset, layer, rule.by)
+    if rule.worst is not None:
+        gone = _worst(found, rule.worst, highest=measure in LOWER_IS_BETTER)
+    else:
+        gone = {image for image, value in found.items() if _out(value, rule)}
     config = {"rule": rule.told, "scores_digest": file_digest(scores_path(dataset, layer))}
 
     def change(caption: Caption, counts: Counter[str]) -> Caption | Missing:
@@ -222,17 +225,23 @@ def _without(caption: Caption, numbers: Collection[int], counts: Counter[str]) -
     return replace(caption, text=text, flags=tuple(dict.fromkeys((*caption.flags, TRIMMED))))
 
 
-def _scores(dataset: Path, layer: str, by: str | None) -> dict[str, float]:
-    path, found, named = scores_path(dataset, layer), dict[str, float](), set[str]()
+def _scores(dataset: Path, layer: str, by: str | None) -> tuple[dict[str, float], str | None]:
+    """Image -> value, and the measure that it is, if one is named."""
+    path, found = scores_path(dataset, layer), dict[str, float]()
+    named, kinds = set[str](), set[str | None]()
     for one in read_scores(path):
         named |= one.measures.keys()
         value = one.score if by is None else one.measures.get(by)
         if value is not None:
             found[one.image_id] = value
+            kinds.add(by or one.by)
     if not found:
         todo = f"it has {', '.join(sorted(named))}" if named else "make them: sharecap quality DATASET LAYER"
         raise UsageError(f"no caption has the score {by or 'score'!r}", where=path, todo=todo)
-    return found
+    if len(kinds) > 1:
+        todo = "name the measure with --by, or score all by one: sharecap quality ... --score MEASURE"
+        raise UsageError("the scores are of different kinds", where=path, todo=todo)
+    return found, kinds.pop()
 
 
 def _out(value: float, rule: Rule) -> bool:
@@ -240,11 +249,10 @@ def _out(value: float, rule: Rule) -> bool:
     return (low is not None and value < low) or (high is not None and value > high)
 
 
-def _worst(found: Mapping[str, float], rule: Rule) -> set[str]:
+def _worst(found: Mapping[str, float], share: float, *, highest: bool) -> set[str]:
     """The worst share, rounded down; among equals the image's digest decides."""
-    assert rule.worst is not None
-    sign = -1 if rule.by in LOWER_IS_BETTER else 1
-    return set(heapq.nsmallest(int(rule.worst * len(found)), found, key=lambda i: (sign * found[i], i)))
+    sign = -1 if highest else 1
+    return set(heapq.nsmallest(int(share * len(found)), found, key=lambda i: (sign * found[i], i)))
 
 
 def _draw(seed: int, name: str) -> bytes:
