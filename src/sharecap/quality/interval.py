@@ -5,6 +5,7 @@ A million images are resampled as 10,000 groups of them, drawn by digest: memory
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from sharecap.quality.lexical import Pair
 RESAMPLES = 1_000
 LEVEL = 0.95
 GROUPS = 10_000
+_BLOCK = 100
+"""Resamples in one matrix product; a divisor of `RESAMPLES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,17 @@ class Sums:
 
     def add(self, group: int, column: int, pairs: Mapping[str, Pair]) -> None:
         """Add the measures of one caption."""
-        for name, pair in pairs.items():
-            self._sums[group, column, self._measures[name]] += pair
+        if pairs:
+            places = [self._measures[name] for name in pairs]
+            self._sums[group, column, places] += list(pairs.values())
 
-    def estimates(self, seed: int = 0) -> list[dict[str, Estimate]]:
-        """For each column, every measure that has a value."""
-        return self._told(*self._resampled(seed))
+    def estimates(self) -> list[dict[str, Estimate]]:
+        """For each column, every measure that has a value. Nothing may be added any more."""
+        return self._told(*self._resampled)
 
-    def differences(self, pairs: list[tuple[int, int]], seed: int = 0) -> list[dict[str, Estimate]]:
+    def differences(self, pairs: list[tuple[int, int]]) -> list[dict[str, Estimate]]:
         """For each pair of columns (a, b), every measure of a minus that of b, resampled together."""
-        point, drawn, behind = self._resampled(seed)
+        point, drawn, behind = self._resampled
         a, b = [one for one, _ in pairs], [other for _, other in pairs]
         return self._told(point[a] - point[b], drawn[:, a] - drawn[:, b], np.minimum(behind[a], behind[b]))
 
@@ -64,20 +68,22 @@ class Sums:
             for column in range(len(point))
         ]
 
-    def _resampled(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    @cached_property
+    def _resampled(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Values [columns, measures], resampled ones [resamples, columns, measures], groups behind each."""
-        rng, flat = np.random.default_rng(seed), self._sums.reshape(self._groups, -1)
+        rng, flat = np.random.default_rng(0), self._sums.reshape(self._groups, -1)
         sums = np.empty((RESAMPLES, flat.shape[1]))
-        for row in sums:
-            draws = rng.integers(0, self._groups, self._groups)
-            row[:] = np.bincount(draws, minlength=self._groups) @ flat
+        for first in range(0, RESAMPLES, _BLOCK):
+            drawn = (rng.integers(0, self._groups, self._groups) for _ in range(_BLOCK))
+            times = np.array([np.bincount(one, minlength=self._groups) for one in drawn], dtype=np.float64)
+            sums[first : first + _BLOCK] = times @ flat
         shape = self._sums.shape[1:]
         with np.errstate(invalid="ignore", divide="ignore"):
             point = self._sums.sum(0)
-            drawn = sums.reshape(RESAMPLES, *shape)
+            resampled = sums.reshape(RESAMPLES, *shape)
             return (
                 point[..., 0] / point[..., 1],
-                drawn[..., 0] / drawn[..., 1],
+                resampled[..., 0] / resampled[..., 1],
                 (self._sums[..., 1] > 0).sum(0),
             )
 
