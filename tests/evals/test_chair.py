@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sharecap.captions.objects import Vocabulary, read_vocabulary, singular
 from sharecap.errors import SharecapError
-from sharecap.evals.benchmarks.chair import Vocabulary, read_vocabulary, singular
 from tests.evals.scored import lines, scored, whole
 
 SYNONYMS = (

@@ -204,18 +204,20 @@ def _origin(dataset: Path, made: Artifact) -> Origin:
     )
 
 
+_HOW = {
+    "fused": "{fused} fused with alt-text, prompts {pack}",
+    "pack": "prompts {pack}",
+    "merged": "merged from {merged} by rule {rule}",
+    "edited": "{edits} sentence edits of {edited}",
+    "curated": "{curated} curated, {rule}",
+    "first_sentence_of": "first sentences of {first_sentence_of}",
+}
+"""How a layer was made, by the first of these that its configuration has."""
+
+
 def _how(config: dict[str, Any]) -> str:
-    if "fused" in config:
-        return f"{config['fused']} fused with alt-text, prompts {config['pack']}"
-    if "pack" in config:
-        return f"prompts {config['pack']}"
-    if "merged" in config:
-        return f"merged from {', '.join(config['merged'])} by rule {config['rule']}"
-    if "edited" in config:
-        return f"{config['edits']} sentence edits of {config['edited']}"
-    if "first_sentence_of" in config:
-        return f"first sentences of {config['first_sentence_of']}"
-    return "given, not made by sharecap"
+    told = next((words for name, words in _HOW.items() if name in config), "given, not made by sharecap")
+    return told.format_map({k: ", ".join(v) if isinstance(v, list) else v for k, v in config.items()})
 
 
 def _dates(dataset: Path, model: str, pack: str) -> tuple[str, str]:

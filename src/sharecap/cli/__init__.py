@@ -15,6 +15,7 @@ from sharecap.cli import (
     lab,
     layers,
     mixing,
+    quality,
     scenes,
     training,
     web,
@@ -34,6 +35,8 @@ app.command("check")(datasets.check)
 app.command("caption")(captioning.caption)
 app.command("stats")(layers.stats)
 app.command("diff")(layers.diff)
+app.command("quality")(quality.quality)
+app.command("curate")(quality.curate)
 app.command("merge")(layers.merge)
 app.command("edit")(layers.edit)
 app.command("fuse")(captioning.fuse)

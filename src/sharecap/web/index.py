@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharecap import artifact
 from sharecap.captions.layer import Missing, layers, open_layer, read_layer, read_missing
@@ -27,6 +26,7 @@ from sharecap.errors import SharecapError
 from sharecap.images import duplicates, overlap
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors, held
+from sharecap.quality.scores import read_scores, scores_path
 from sharecap.records import Caption, Image, Usage
 
 ALT_TEXT = "alt-text"
@@ -401,7 +401,7 @@ class _Builder:
         if found is None:
             return
         self.db.execute(f"UPDATE facts_{found[0]} SET score = NULL WHERE score IS NOT NULL")
-        for one in read_scores(self.catalog.dataset / SCORES / f"{name}.jsonl"):
+        for one in read_scores(scores_path(self.catalog.dataset, name)):
             place = self.db.execute(
                 "SELECT at FROM images WHERE id = ?", (bytes.fromhex(one.image_id),)
             ).fetchone()
@@ -412,27 +412,6 @@ class _Builder:
             if one.sentences:
                 row = (name, place[0], json.dumps(one.sentences))
                 self.db.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", row)
-
-
-class Scored(BaseModel):
-    """One line of `DATASET/scores/LAYER.jsonl`: what somebody or something makes of a caption."""
-
-    model_config = ConfigDict(extra="ignore")
-    image_id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    score: float | None = Field(default=None, allow_inf_nan=False)
-    sentences: list[Literal["right", "wrong", ""]] = []
-
-
-def read_scores(path: Path) -> Iterator[Scored]:
-    """The lines of a file of scores; `SharecapError` names the first bad one."""
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield Scored.model_validate_json(line)
-            except ValidationError as error:
-                what = f"bad score in line {number}: {error.errors()[0]['msg']}"
-                todo = 'give {"image_id", "score", "sentences"} a line'
-                raise SharecapError(what, where=path, todo=todo) from None
 
 
 def _copies(dataset: Path) -> tuple[int, Iterator[tuple[str, str, int]]]:
