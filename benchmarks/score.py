@@ -22,8 +22,8 @@ from sharecap.evals.soft_accuracy import _CONTRACTIONS as CONTRACTIONS
 from sharecap.evals.soft_accuracy import _NUMBERS as NUMBERS
 from sharecap.evals.soft_accuracy import _PUNCTUATION as PUNCTUATION
 from sharecap.evals.soft_accuracy import normalised
-from sharecap.evals.statistics import intervals, value
 from sharecap.evals.task import grade
+from sharecap.statistics import intervals, value
 
 QUESTIONS, IMAGES, ANSWERS = 107_394, 36_807, 20_000
 T = TypeVar("T")

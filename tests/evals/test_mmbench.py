@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sharecap.errors import SharecapError
 from sharecap.evals.benchmarks import mmbench
-from sharecap.evals.statistics import value
 from sharecap.evals.task import Sample, grade
+from sharecap.statistics import value
 
 OPTIONS = {"A": "a cat", "B": "the dog", "C": "A blue bird"}
 SAMPLE = Sample("1", (), "", "Which?", {"answer": "B", "options": OPTIONS}, "animals", "1")

@@ -6,8 +6,8 @@ import pytest
 
 from sharecap.errors import SharecapError
 from sharecap.evals.benchmarks import mme
-from sharecap.evals.statistics import value
 from sharecap.evals.task import Record, grade
+from sharecap.statistics import value
 from tests.evals.small import pictures
 
 

@@ -15,7 +15,7 @@ from sharecap import artifact
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.results import ITEMS, by_kind, read_items, read_results, read_run
 from sharecap.evals.runner import evaluate, keep_predictions, run_directory
-from sharecap.evals.statistics import value
+from sharecap.statistics import value
 from tests.evals.small import Scripted, knowing, tasks_of, write_benchmarks
 
 REPOSITORY = Path(__file__).parents[2]

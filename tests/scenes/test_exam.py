@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from sharecap.artifact import file_digest
-from sharecap.evals.statistics import value
 from sharecap.evals.suite import find_tasks
 from sharecap.evals.task import Sample, Task, grade
 from sharecap.scenes.exam import write_exam
 from sharecap.scenes.questions import KINDS
 from sharecap.scenes.world import Truth, WorldSpec, make_world
+from sharecap.statistics import value
 
 SPEC = WorldSpec(seed=8)
 

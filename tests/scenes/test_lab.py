@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sharecap.data.rows import read_rows
-from sharecap.evals.statistics import Estimate
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes import lab_report
 from sharecap.scenes.facts import stated, truth
@@ -15,6 +14,7 @@ from sharecap.scenes.lab import Bench, name_of, ordered, right_sentences, run
 from sharecap.scenes.lab_scores import Tried, outcome, over_seeds
 from sharecap.scenes.language import TOPICS, describe
 from sharecap.scenes.summary_captions import file_of
+from sharecap.statistics import Estimate
 from tests.scenes.tiny_story import SPEC
 
 BASE = Design("detailed")

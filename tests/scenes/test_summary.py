@@ -6,13 +6,13 @@ import pytest
 
 from sharecap.artifact import Artifact
 from sharecap.evals.results import RunComparison
-from sharecap.evals.statistics import Comparison, Estimate
 from sharecap.report.document import Interval, Number
 from sharecap.scenes.summary import program_digest
 from sharecap.scenes.summary_captions import Told, marked, measure, quality_table
 from sharecap.scenes.summary_course import processor, spans
 from sharecap.scenes.summary_scores import Scores, as_json, tables, verdicts
 from sharecap.scenes.world import Truth, WorldSpec, make_world
+from sharecap.statistics import Comparison, Estimate
 
 Difference = tuple[float, float | None, float | None]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sharecap.errors import SharecapError
 from sharecap.evals.results import Run, compare_runs
-from sharecap.evals.statistics import Comparison, Estimate
+from sharecap.statistics import Comparison, Estimate
 
 CHOSEN = ("mme", "mmbench", "mmbench-cn", "seed-bench", "qbench", "scienceqa", "pope", "mmstar")
 """Multiple choice and yes/no: where a model that sees nothing can still be right."""

@@ -11,7 +11,9 @@ from typing import Any
 
 from sharecap import artifact
 from sharecap.errors import SharecapError
-from sharecap.evals.statistics import (
+from sharecap.evals.suite import MEASURES
+from sharecap.evals.task import Measure, Measures, Record, item_mean
+from sharecap.statistics import (
     LEVEL,
     RESAMPLES,
     Comparison,
@@ -21,8 +23,6 @@ from sharecap.evals.statistics import (
     intervals,
     scaled,
 )
-from sharecap.evals.suite import MEASURES
-from sharecap.evals.task import Measure, Measures, Record, item_mean
 
 ITEMS = "items.jsonl"
 RESULTS = "results.json"

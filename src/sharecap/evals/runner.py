@@ -17,10 +17,10 @@ from sharecap.artifact import Artifact
 from sharecap.errors import UsageError
 from sharecap.evals.answerers import Answerer, Ask
 from sharecap.evals.results import ITEMS, RESULTS, Run, read_items, summary
-from sharecap.evals.statistics import RESAMPLES
 from sharecap.evals.suite import MEASURES
 from sharecap.evals.task import Measure, Record, Sample, Task, check_unique, graded
 from sharecap.images.progress import Progress
+from sharecap.statistics import RESAMPLES
 
 KIND = "eval"
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sharecap.evals.results import RunComparison
-from sharecap.evals.statistics import Comparison, Estimate
+from sharecap.statistics import Comparison, Estimate
 
 
 def score_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.statistics import Mean, Score
+from sharecap.statistics import Mean, Score
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."

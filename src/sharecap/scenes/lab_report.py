@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.artifact import plain, write_atomically
-from sharecap.evals.statistics import Estimate
 from sharecap.report import document as d
 from sharecap.report.html import write_report
 from sharecap.report.tables import number
 from sharecap.report.whiskers import draw_whiskers
 from sharecap.scenes.lab_scores import MARGIN, Outcome, Tried
+from sharecap.statistics import Estimate
 
 STATUS: dict[str, Any] = {"agrees": "good", "contradicts": "bad", "can't tell": "neutral"}
 

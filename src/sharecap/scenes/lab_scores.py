@@ -12,10 +12,10 @@ from typing import Literal
 
 from sharecap import artifact
 from sharecap.evals.results import Run, RunComparison, compare_runs, overall, read_run
-from sharecap.evals.statistics import Estimate, intervals
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.lab import Bench
+from sharecap.statistics import Estimate, intervals
 
 Verdict = Literal["agrees", "contradicts", "can't tell"]
 

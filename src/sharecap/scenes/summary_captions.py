@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sharecap.captions.layer import read_layer
-from sharecap.evals.statistics import Estimate, Floats, interval_of
 from sharecap.images.catalog import Catalog
 from sharecap.report.document import Cell, Gallery, GalleryItem, Interval, Mark, MarkedText, Number, Table
 from sharecap.scenes.facts import TOLD, Quality, stated, summed, tally, truth
 from sharecap.scenes.world import SOURCES, Truth
+from sharecap.statistics import Estimate, Floats, interval_of
 
 if TYPE_CHECKING:
     from sharecap.scenes.quickstart import Story

@@ -12,10 +12,10 @@ from typing import Any
 
 from sharecap.artifact import plain
 from sharecap.evals.results import Run, RunComparison, compare_runs, read_run
-from sharecap.evals.statistics import Comparison, Estimate
 from sharecap.report.document import Cell, Interval, Number, Paragraph, Table, Verdict
 from sharecap.report.tables import number
 from sharecap.scenes.benchmark_files import KIND_NAMES
+from sharecap.statistics import Comparison, Estimate
 
 OURS, OTHERS = "detailed", ("short", "none")
 ARM_NAMES = {"none": "no captions", "short": "short captions", "detailed": "detailed captions"}

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from sharecap.evals.statistics import Estimate, interval_of
+from sharecap.statistics import Estimate, interval_of
 from sharecap.web.study import Study, Vote
 
 Z = 1.959964

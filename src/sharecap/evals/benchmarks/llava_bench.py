@@ -12,8 +12,8 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.files import Row, id_of, need, read_rows
-from sharecap.evals.statistics import Score
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, ratio_of
+from sharecap.statistics import Score
 
 ITEMS = 60
 CATEGORY = "llava_bench_"

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.files import Row, need, read_rows, read_text
-from sharecap.evals.statistics import Score
 from sharecap.evals.task import (
     SHORT_ANSWER,
     Measures,
@@ -20,6 +19,7 @@ from sharecap.evals.task import (
     group_mean,
     item_mean,
 )
+from sharecap.statistics import Score
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),

@@ -13,8 +13,8 @@ from pathlib import Path
 from sharecap.errors import SharecapError
 from sharecap.evals.files import TEXTS, Row, need, read_rows
 from sharecap.evals.pictures import Find, below, nowhere
-from sharecap.evals.statistics import Score, scaled
 from sharecap.evals.task import SHORT_ANSWER, Measures, Record, Sample, Task, by_label, mean_of, ratio_of
+from sharecap.statistics import Score, scaled
 
 SPLITS = ("adversarial", "random", "popular")
 ANSWERS = (*TEXTS, "answer")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharecap.evals.statistics import Mean, Score, compare, interval_of, intervals, scaled, value
+from sharecap.statistics import Mean, Score, compare, interval_of, intervals, scaled, value
 
 FEW = 200
 units = st.lists(
