@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, gains, lab, layers, mixing, scenes, training, web
+from sharecap.cli import (
+    captioning,
+    datasets,
+    evaluation,
+    gains,
+    judging,
+    lab,
+    layers,
+    mixing,
+    scenes,
+    training,
+    web,
+)
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -22,6 +34,7 @@ app.command("check")(datasets.check)
 app.command("caption")(captioning.caption)
 app.command("stats")(layers.stats)
 app.command("diff")(layers.diff)
+app.command("judge")(judging.judge)
 app.command("merge")(layers.merge)
 app.command("edit")(layers.edit)
 app.command("fuse")(captioning.fuse)

@@ -6,6 +6,7 @@ ledger.sqlite           requests and answers
 words.sqlite            words that were read in the pictures, where prompts hold them
 layers/<name>/          sealed caption layers (artifacts)
 fusions/<name>/         pairs of texts that became layer <name>, as a dataset of their own
+judgements/<name>/      questions to a judge about captions, and its answers, as a dataset of their own
 view/, review.sqlite, studies/<name>/, scores/<layer>.jsonl
                         what the page keeps, and what people did there (captions/page_files.py)
 runs/<layer>.json       what captioning runs set out to do, for who watches them
@@ -23,7 +24,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
-DOWNLOADS, FUSIONS, WORDS = "downloads", "fusions", "words.sqlite"
+DOWNLOADS, FUSIONS, JUDGEMENTS, WORDS = "downloads", "fusions", "judgements", "words.sqlite"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

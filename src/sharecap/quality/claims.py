@@ -1,0 +1,270 @@
+"""Without references: what share of a caption's claims does the picture support? A judge says (as FActScore).
+
+The judge splits each caption into claims, sentence by sentence, from the words alone; then each claim is a
+question about the picture. Verdicts go to DATASET/scores/LAYER.claims.jsonl, by sentence, where curation and
+people find them. What failed is listed beside them, and never counts as a verdict.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sharecap.artifact import write_atomically
+from sharecap.captions.page_files import SCORES
+from sharecap.captions.sentences import sentences
+from sharecap.errors import SharecapError, UsageError
+from sharecap.images.dataset import disk_errors
+from sharecap.quality.cases import Bench, Case
+from sharecap.quality.correction import corrected
+from sharecap.quality.sample import Row, drawn
+from sharecap.quality.wording import (
+    DIGEST,
+    VERDICTS,
+    check_prompt,
+    read_claims,
+    read_verdict,
+    split_prompt,
+)
+from sharecap.statistics import Estimate, Mean, intervals
+
+SPLIT_TOKENS, CHECK_TOKENS = 2_048, 256
+"""Tokens of an answer: a list of claims, or one word that some models think about first."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of LAYER.claims.jsonl: what the judge said of one claim."""
+
+    image: str
+    layer: str
+    sentence: int  # from 0, as captions/sentences.py splits
+    claim: str
+    verdict: str  # one of VERDICTS
+    raw: str  # the judge's own words
+    judge: str
+    prompt: str  # digest of the wording of the questions
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One line of LAYER.claims-failed.jsonl: a caption that was not split, or a claim without a verdict."""
+
+    image: str
+    layer: str
+    stage: str  # "split" or "check"
+    kind: str
+    sentence: int | None = None
+    claim: str = ""
+    raw: str = ""
+
+
+@dataclass(frozen=True)
+class ClaimsReport:
+    """What a judge makes of a layer. Shares are of the claims with a verdict, images the unit of chance."""
+
+    layer: str
+    judge: str
+    images: int  # captions that were drawn
+    split: int  # of these, captions that the judge split into claims
+    claims: int  # claims with a verdict
+    per_caption: Estimate | None  # claims, of captions that were split
+    shares: dict[str, Estimate]  # verdict -> share of the claims; empty without claims
+    clean: Estimate | None  # captions without a contradicted claim, of those with a verdict
+    failures: dict[str, int]  # "split: KIND" or "check: KIND" -> captions or claims
+    requests: int
+    cost_usd: float | None
+    path: str
+    corrected: dict[str, Estimate] = field(default_factory=dict)  # the same shares, put right by checked ones
+    checked: int = 0  # claims that people checked
+
+
+def judge_claims(
+    bench: Bench, layer: str, *, images: int | None = None, checked: Path | None = None
+) -> ClaimsReport:
+    """Have the claims of a layer's captions judged, all or those of so many images, and write the verdicts.
+
+    `checked` are lines of an earlier LAYER.claims.jsonl whose verdict a person has put right, for the
+    correction. Raises what `Bench.ask` raises, and `UsageError` where the judge wrote the captions itself.
+    """
+    rows = drawn(bench.dataset, [layer], images)
+    bench.refuse_captioners({caption.captioner for _, (caption,) in rows})
+    truth = read_checked(checked) if checked else {}
+    verdicts, failures, split = _judged(bench, layer, rows)
+    counts = dict(sorted(Counter(f"{one.stage}: {one.kind}" for one in failures).items()))
+    path = bench.dataset / SCORES / f"{layer}.claims.jsonl"
+    beside = path.with_name(f"{layer}.claims-failed.jsonl")
+    _write(beside, failures)
+    if failures and not verdicts:
+        what = f"not one claim got a verdict ({', '.join(f'{n:,} {kind}' for kind, n in counts.items())})"
+        todo = "mend what stands there, then run the same command with --retry-failed"
+        raise SharecapError(what, where=beside, todo=todo)
+    _write(path, verdicts)
+    right = [(truth[key], one) for one in verdicts if (key := _place(one)) in truth]
+    if checked and not right:
+        raise UsageError("no checked claim is among the judged ones", where=checked)
+    per_caption, shares, clean = _estimates(verdicts, split)
+    return ClaimsReport(
+        layer=layer,
+        judge=bench.name,
+        images=len(rows),
+        split=len(split),
+        claims=len(verdicts),
+        per_caption=per_caption,
+        shares=shares,
+        clean=clean,
+        failures=counts,
+        requests=sum(report.requests for report in bench.reports),
+        cost_usd=bench.spent_usd if bench.price else None,
+        path=str(path),
+        corrected=_corrected(verdicts, right) if right else {},
+        checked=len(right),
+    )
+
+
+def _write(path: Path, lines: Sequence[Verdict | Failure]) -> None:
+    with disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, "".join(json.dumps(asdict(one)) + "\n" for one in lines))
+
+
+def _judged(
+    bench: Bench, layer: str, rows: Sequence[Row]
+) -> tuple[list[Verdict], list[Failure], dict[str, int]]:
+    """(verdicts, failures, image -> number of claims that its caption was split into)."""
+    failures: list[Failure] = []
+    verdicts: list[Verdict] = []
+    asked = [
+        (image, len(texts), Case(split_prompt(texts), image.id))
+        for image, (caption,) in rows
+        if (texts := sentences(caption.text))
+    ]
+    answers = bench.ask(layer, "split", [case for _, _, case in asked], SPLIT_TOKENS)
+    claims, split = [], {}
+    for image, number, case in asked:
+        found, kind, raw = answers.read(case, lambda answer, number=number: read_claims(answer, number))  # type: ignore[misc]
+        if found is None:
+            failures.append(Failure(image.id, layer, "split", kind, raw=raw))
+            continue
+        split[image.id] = len(found)
+        claims += [(image, at, text, Case(check_prompt(text), image.id, image)) for at, text in found]
+    answers = bench.ask(layer, "check", [case for _, _, _, case in claims], CHECK_TOKENS)
+    for image, at, text, case in claims:
+        verdict, kind, raw = answers.read(case, read_verdict)
+        if verdict is None:
+            failures.append(Failure(image.id, layer, "check", kind, at, text, raw))
+        else:
+            verdicts.append(Verdict(image.id, layer, at, text, verdict, raw, bench.name, DIGEST))
+    return verdicts, failures, split
+
+
+def _estimates(
+    verdicts: Sequence[Verdict], split: dict[str, int]
+) -> tuple[Estimate | None, dict[str, Estimate], Estimate | None]:
+    """(claims per caption, verdict -> share, share of captions without a contradicted claim)."""
+    scores = {}
+    if split:
+        scores["per caption"] = (Mean(1.0, tuple(split), tuple(map(float, split.values()))),)
+    by_image: dict[str, list[str]] = {}
+    for one in verdicts:
+        by_image.setdefault(one.image, []).append(one.verdict)
+    if verdicts:
+        images = tuple(one.image for one in verdicts)
+        for name in VERDICTS:
+            scores[name] = (Mean(1.0, images, tuple(float(one.verdict == name) for one in verdicts)),)
+        clean = tuple(float("contradicted" not in said) for said in by_image.values())
+        scores["clean"] = (Mean(1.0, tuple(by_image), clean),)
+    found = intervals(scores)
+    shares = {name: found[name] for name in VERDICTS if name in found}
+    return found.get("per caption"), shares, found.get("clean")
+
+
+def _corrected(verdicts: Sequence[Verdict], right: Sequence[tuple[str, Verdict]]) -> dict[str, Estimate]:
+    place = {name: n for n, name in enumerate(VERDICTS)}
+    images = {image: n for n, image in enumerate(dict.fromkeys(one.image for one in verdicts))}
+    said, checked = np.zeros((len(images), len(VERDICTS))), np.zeros((len(VERDICTS), len(VERDICTS)))
+    for one in verdicts:
+        said[images[one.image], place[one.verdict]] += 1
+    for true, one in right:
+        checked[place[true], place[one.verdict]] += 1
+    return dict(zip(VERDICTS, corrected(said, checked, VERDICTS), strict=True))
+
+
+Place = tuple[str, int, str]
+"""Image, sentence and claim."""
+
+
+def _place(one: Verdict) -> Place:
+    return one.image, one.sentence, one.claim
+
+
+def read_checked(path: Path) -> dict[Place, str]:
+    """The verdicts of a file in the form of LAYER.claims.jsonl; `UsageError` names the first bad line."""
+    found: dict[Place, str] = {}
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                one = json.loads(line)
+                match one:
+                    case {"image": str(), "sentence": int(), "claim": str()} if (
+                        one.get("verdict") in VERDICTS
+                    ):
+                        found[one["image"], one["sentence"], one["claim"]] = one["verdict"]
+                    case _:
+                        todo = (
+                            'give {"image", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
+                        )
+                        raise UsageError("not a checked claim", where=f"{path}:{number}", todo=todo)
+    except OSError as error:
+        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
+    except (ValueError, RecursionError):
+        raise UsageError("not a JSON Lines file", where=path) from None
+    return found
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The lines of a LAYER.claims.jsonl; `SharecapError` if it is damaged."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return [Verdict(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise SharecapError(f"damaged verdicts ({error})", where=path) from None
+
+
+def claims_lines(report: ClaimsReport) -> list[str]:
+    """For people."""
+    lines = [
+        f"layer {report.layer}, judged by {report.judge}: {report.claims:,} claims in {report.split:,} of "
+        f"{report.images:,} captions"
+    ]
+    if report.per_caption:
+        lines.append(f"  claims per caption   {_number(report.per_caption)}")
+    lines += [f"  {name:<19}{_percent(share)}" for name, share in report.shares.items()]
+    if report.clean:
+        lines.append(f"  captions without a contradicted claim {_percent(report.clean)}")
+    if report.corrected:
+        lines.append(f"put right for the judge's errors on {report.checked:,} checked claims:")
+        lines += [f"  {name:<19}{_percent(share)}" for name, share in report.corrected.items()]
+    if report.failures:
+        told = ", ".join(f"{n:,} {kind}" for kind, n in report.failures.items())
+        lines.append(f"not judged, and in none of the shares: {told}")
+    if report.cost_usd is not None:
+        lines.append(f"{report.requests:,} requests sent; cost in all: ${report.cost_usd:.4f}")
+    else:
+        lines.append(f"{report.requests:,} requests sent")
+    return [*lines, f"verdicts in {report.path}"]
+
+
+def _percent(one: Estimate) -> str:
+    if one.low is None or one.high is None:
+        return f"{100 * one.value:5.1f} %"
+    return f"{100 * one.value:5.1f} %  ({100 * one.low:.1f} to {100 * one.high:.1f})"
+
+
+def _number(one: Estimate) -> str:
+    if one.low is None or one.high is None:
+        return f"{one.value:.1f}"
+    return f"{one.value:.1f}  ({one.low:.1f} to {one.high:.1f})"
