@@ -111,11 +111,13 @@ def test_a_model_never_judges_its_own_captions(world: World) -> None:
 
 
 def test_faults_of_the_judge_are_counted_and_never_averaged(world: World) -> None:
-    faults = {"refusal": 0.1, "empty": 0.02, "429": 0.05, "500": 0.05}
+    faults = {"refusal": 0.3, "empty": 0.02, "429": 0.05, "500": 0.05}
     with world.judge(faults=faults, retry_after_s=0.01) as judge:
         report = judge_claims(world.bench(judge), "teacher")
     path = Path(report.path)
-    failed = [json.loads(line) for line in path.with_name("teacher.claims-failed.jsonl").open()]
+    failed = [
+        json.loads(line) for line in path.with_name("teacher.claims-failed.jsonl").read_text().splitlines()
+    ]
     assert sum(report.failures.values()) == len(failed)
     assert any(kind.endswith("refusal") for kind in report.failures)
     # What did get a verdict got the right one: no fault became a word of the judge's.

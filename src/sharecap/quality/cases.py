@@ -27,7 +27,7 @@ from sharecap.errors import UsageError
 from sharecap.images.catalog import publish, written
 from sharecap.images.dataset import JUDGEMENTS, disk_errors, held, layer_path
 from sharecap.images.progress import Progress
-from sharecap.quality.wording import DIGEST
+from sharecap.quality.wording import DIGEST, REPHRASE
 from sharecap.records import Image
 
 UNREADABLE = "unreadable"
@@ -93,7 +93,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The prompts of cases: each has its own, and none is put in other words after a refusal."""
+    """The prompts of cases: each has its own."""
 
     name: str
     version = "1"
@@ -107,7 +107,7 @@ class Sheet:
     def render(self, image: Image, words: str = "") -> Prompt:  # noqa: ARG002 - nothing is read in pictures
         """The case's words."""
         text = json.loads(image.alt_text)["prompt"]
-        return Prompt(f"{self.name}@{self.version}/{image.source}", text, text)
+        return Prompt(f"{self.name}@{self.version}/{image.source}", text, f"{text}\n{REPHRASE}")
 
     def of_source(self, source: str) -> Prompt | None:  # noqa: ARG002
         """No two cases need have the same prompt."""

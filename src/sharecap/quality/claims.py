@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from sharecap.images.dataset import disk_errors
 from sharecap.quality.cases import Bench, Case
 from sharecap.quality.correction import corrected
 from sharecap.quality.sample import Row, drawn
+from sharecap.quality.shown import lost, number, percent, took
+from sharecap.quality.shown import rows as rows_of
 from sharecap.quality.wording import (
     DIGEST,
     VERDICTS,
@@ -144,8 +147,8 @@ def _judged(
     ]
     answers = bench.ask(layer, "split", [case for _, _, case in asked], SPLIT_TOKENS)
     claims, split = [], {}
-    for image, number, case in asked:
-        found, kind, raw = answers.read(case, lambda answer, number=number: read_claims(answer, number))  # type: ignore[misc]
+    for image, of, case in asked:
+        found, kind, raw = answers.read(case, partial(read_claims, sentences=of))
         if found is None:
             failures.append(Failure(image.id, layer, "split", kind, raw=raw))
             continue
@@ -238,33 +241,15 @@ def claims_lines(report: ClaimsReport) -> list[str]:
     """For people."""
     lines = [
         f"layer {report.layer}, judged by {report.judge}: {report.claims:,} claims in {report.split:,} of "
-        f"{report.images:,} captions"
+        f"{report.images:,} captions",
+        *rows_of(report.shares),
     ]
-    if report.per_caption:
-        lines.append(f"  claims per caption   {_number(report.per_caption)}")
-    lines += [f"  {name:<19}{_percent(share)}" for name, share in report.shares.items()]
     if report.clean:
-        lines.append(f"  captions without a contradicted claim {_percent(report.clean)}")
+        lines.append(f"captions without a contradicted claim: {percent(report.clean).strip()}")
+    if report.per_caption:
+        lines.append(f"claims per caption: {number(report.per_caption)}")
     if report.corrected:
         lines.append(f"put right for the judge's errors on {report.checked:,} checked claims:")
-        lines += [f"  {name:<19}{_percent(share)}" for name, share in report.corrected.items()]
-    if report.failures:
-        told = ", ".join(f"{n:,} {kind}" for kind, n in report.failures.items())
-        lines.append(f"not judged, and in none of the shares: {told}")
-    if report.cost_usd is not None:
-        lines.append(f"{report.requests:,} requests sent; cost in all: ${report.cost_usd:.4f}")
-    else:
-        lines.append(f"{report.requests:,} requests sent")
+        lines += rows_of(report.corrected)
+    lines += [*lost(report.failures), took(report.requests, report.cost_usd)]
     return [*lines, f"verdicts in {report.path}"]
-
-
-def _percent(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return f"{100 * one.value:5.1f} %"
-    return f"{100 * one.value:5.1f} %  ({100 * one.low:.1f} to {100 * one.high:.1f})"
-
-
-def _number(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return f"{one.value:.1f}"
-    return f"{one.value:.1f}  ({one.low:.1f} to {one.high:.1f})"

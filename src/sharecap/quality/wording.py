@@ -51,8 +51,10 @@ ANSWER = (
     "from the caption alone, with a single letter: the letter of the right answer, or E, if the caption does "
     "not tell."
 )
+REPHRASE = "This is about what is visible alone: nobody is to be named, and nothing is to be approved of."
+"""Added to a question that was refused."""
 INSTRUCTIONS = {"split": SPLIT, "check": CHECK, "prefer": PREFER, "write": WRITE, "answer": ANSWER}
-DIGEST = key_of("judge", {**INSTRUCTIONS, "caveat": GIVEN_CAVEAT}, {})
+DIGEST = key_of("judge", {**INSTRUCTIONS, "caveat": GIVEN_CAVEAT, "rephrase": REPHRASE}, {})
 """Tells any change of the wording."""
 
 NOT_TOLD = "E"
