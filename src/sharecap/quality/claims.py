@@ -5,25 +5,23 @@ question about the picture. Verdicts go to DATASET/scores/LAYER.claims.jsonl, by
 people find them. What failed is listed beside them, and never counts as a verdict.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from sharecap.artifact import write_atomically
-from sharecap.captions.page_files import SCORES
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images.dataset import disk_errors
 from sharecap.quality.cases import Bench, Case
 from sharecap.quality.correction import corrected
+from sharecap.quality.mending import mended
 from sharecap.quality.sample import Row, drawn
 from sharecap.quality.shown import lost, number, percent, took
 from sharecap.quality.shown import rows as rows_of
+from sharecap.quality.verdicts import Failure, Verdict, path_of, place_of, read_checked, write_lines
 from sharecap.quality.wording import (
     DIGEST,
     VERDICTS,
@@ -36,33 +34,6 @@ from sharecap.statistics import Estimate, Mean, intervals
 
 SPLIT_TOKENS, CHECK_TOKENS = 2_048, 256
 """Tokens of an answer: a list of claims, or one word that some models think about first."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One line of LAYER.claims.jsonl: what the judge said of one claim."""
-
-    image: str
-    layer: str
-    sentence: int  # from 0, as captions/sentences.py splits
-    claim: str
-    verdict: str  # one of VERDICTS
-    raw: str  # the judge's own words
-    judge: str
-    prompt: str  # digest of the wording of the questions
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One line of LAYER.claims-failed.jsonl: a caption that was not split, or a claim without a verdict."""
-
-    image: str
-    layer: str
-    stage: str  # "split" or "check"
-    kind: str
-    sentence: int | None = None
-    claim: str = ""
-    raw: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +52,8 @@ class ClaimsReport:
     requests: int
     cost_usd: float | None
     path: str
+    mended: int  # sentences with a contradicted claim
+    edits: str  # file with an edit of each of these, for `sharecap edit`; "" where there is none
     corrected: dict[str, Estimate] = field(default_factory=dict)  # the same shares, put right by checked ones
     checked: int = 0  # claims that people checked
 
@@ -98,15 +71,17 @@ def judge_claims(
     truth = read_checked(checked) if checked else {}
     verdicts, failures, split = _judged(bench, layer, rows)
     counts = dict(sorted(Counter(f"{one.stage}: {one.kind}" for one in failures).items()))
-    path = bench.dataset / SCORES / f"{layer}.claims.jsonl"
-    beside = path.with_name(f"{layer}.claims-failed.jsonl")
-    _write(beside, failures)
+    path, beside = path_of(bench.dataset, layer, "claims"), path_of(bench.dataset, layer, "claims-failed")
+    write_lines(beside, failures)
     if failures and not verdicts:
         what = f"not one claim got a verdict ({', '.join(f'{n:,} {kind}' for kind, n in counts.items())})"
         todo = "mend what stands there, then run the same command with --retry-failed"
         raise SharecapError(what, where=beside, todo=todo)
-    _write(path, verdicts)
-    right = [(truth[key], one) for one in verdicts if (key := _place(one)) in truth]
+    write_lines(path, verdicts)
+    changes = mended({image.id: caption.text for image, (caption,) in rows}, verdicts)
+    edits = path_of(bench.dataset, layer, "mend")
+    write_lines(edits, changes)
+    right = [(truth[key], one) for one in verdicts if (key := place_of(one)) in truth]
     if checked and not right:
         raise UsageError("no checked claim is among the judged ones", where=checked)
     per_caption, shares, clean = _estimates(verdicts, split)
@@ -123,15 +98,11 @@ def judge_claims(
         requests=sum(report.requests for report in bench.reports),
         cost_usd=bench.spent_usd if bench.price else None,
         path=str(path),
+        mended=len(changes),
+        edits=str(edits) if changes else "",
         corrected=_corrected(verdicts, right) if right else {},
         checked=len(right),
     )
-
-
-def _write(path: Path, lines: Sequence[Verdict | Failure]) -> None:
-    with disk_errors(path):
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, "".join(json.dumps(asdict(one)) + "\n" for one in lines))
 
 
 def _judged(
@@ -196,47 +167,6 @@ def _corrected(verdicts: Sequence[Verdict], right: Sequence[tuple[str, Verdict]]
     return dict(zip(VERDICTS, corrected(said, checked, VERDICTS), strict=True))
 
 
-Place = tuple[str, int, str]
-"""Image, sentence and claim."""
-
-
-def _place(one: Verdict) -> Place:
-    return one.image, one.sentence, one.claim
-
-
-def read_checked(path: Path) -> dict[Place, str]:
-    """The verdicts of a file in the form of LAYER.claims.jsonl; `UsageError` names the first bad line."""
-    found: dict[Place, str] = {}
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                one = json.loads(line)
-                match one:
-                    case {"image": str(), "sentence": int(), "claim": str()} if (
-                        one.get("verdict") in VERDICTS
-                    ):
-                        found[one["image"], one["sentence"], one["claim"]] = one["verdict"]
-                    case _:
-                        todo = (
-                            'give {"image", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
-                        )
-                        raise UsageError("not a checked claim", where=f"{path}:{number}", todo=todo)
-    except OSError as error:
-        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
-    except (ValueError, RecursionError):
-        raise UsageError("not a JSON Lines file", where=path) from None
-    return found
-
-
-def read_verdicts(path: Path) -> list[Verdict]:
-    """The lines of a LAYER.claims.jsonl; `SharecapError` if it is damaged."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return [Verdict(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
-        raise SharecapError(f"damaged verdicts ({error})", where=path) from None
-
-
 def claims_lines(report: ClaimsReport) -> list[str]:
     """For people."""
     lines = [
@@ -252,4 +182,8 @@ def claims_lines(report: ClaimsReport) -> list[str]:
         lines.append(f"put right for the judge's errors on {report.checked:,} checked claims:")
         lines += rows_of(report.corrected)
     lines += [*lost(report.failures), took(report.requests, report.cost_usd)]
-    return [*lines, f"verdicts in {report.path}"]
+    lines.append(f"verdicts in {report.path}")
+    if report.edits:
+        told = f"{report.mended:,} sentences with a contradicted claim"
+        lines.append(f"{told}: `sharecap edit --edits` mends them with {report.edits}")
+    return lines

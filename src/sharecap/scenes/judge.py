@@ -19,28 +19,10 @@ from sharecap.quality.wording import (
     WRITE,
     texts_given,
 )
-from sharecap.scenes.facts import Fact, quality, stated, truth
+from sharecap.scenes.facts import CLAIMS, Fact, quality, stated, truth
 from sharecap.scenes.questions import ask, options
 from sharecap.scenes.world import Scene, WorldSpec
 
-CLAIMS = {
-    "object": "At the {} there is a {}.",
-    "colour": "The object at the {} is {} in colour.",
-    "size": "The object at the {} is {} in size.",
-    "texture": "The object at the {} is {} in texture.",
-    "count": "The number of objects is {}.",
-    "background": "The background is {}.",
-    "text": 'The sign reads "{}".',
-    "name": "The emblem is called {}.",
-    "renown": "What the emblem stands for is known for its {}.",
-    "style": "The picture is painted in the {} style.",
-    "sign": "A sign runs across the {}.",
-    "emblem": "A round emblem is at the {}.",
-    "thing": "There is a {} {}.",
-    "relation": "The {} is {} the {}.",  # the last one: its places take in much
-}
-"""Kind of fact -> the claim that states it."""
-_READERS = {kind: re.compile(re.escape(text).replace(r"\{\}", "(.+?)")) for kind, text in CLAIMS.items()}
 UNSEEN = frozenset({"renown"})
 """Kinds of fact that no picture shows."""
 
@@ -80,20 +62,12 @@ def claims_of(sentence: str) -> list[str]:
     return list(dict.fromkeys(CLAIMS[one.fact[0]].format(*one.fact[1:]) for one in stated(sentence)))
 
 
-def fact_of(claim: str) -> Fact | None:
-    """The fact that a claim of `claims_of` states."""
-    for kind, reader in _READERS.items():
-        if match := reader.fullmatch(claim):
-            return (kind, *match.groups())
-    return None
-
-
 def true_verdict(claim: str, scene: Scene) -> str:
     """One of `VERDICTS`, without error."""
-    fact = fact_of(claim)
-    if fact is None or fact[0] in UNSEEN:
+    facts = {one.fact for one in stated(claim)}
+    if not facts or any(fact[0] in UNSEEN for fact in facts):
         return "unverifiable"
-    return "supported" if fact in truth(scene) else "contradicted"
+    return "supported" if facts <= truth(scene) else "contradicted"
 
 
 def preferred(first: str, second: str, scene: Scene) -> str:

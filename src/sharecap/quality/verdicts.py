@@ -1,0 +1,101 @@
+"""A judge's verdicts on claims as they lie on disk: DATASET/scores/LAYER.claims.jsonl and what goes with it.
+
+One line a claim, by sentence, so that curation can drop single sentences and people can put verdicts right.
+What failed has a file of its own; it must never stand among the verdicts.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sharecap.artifact import write_atomically
+from sharecap.captions.edits import Edit
+from sharecap.captions.page_files import SCORES
+from sharecap.errors import SharecapError, UsageError
+from sharecap.images.dataset import disk_errors
+from sharecap.quality.wording import VERDICTS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of LAYER.claims.jsonl: what the judge said of one claim."""
+
+    image: str
+    layer: str
+    sentence: int  # from 0, as captions/sentences.py splits
+    claim: str
+    verdict: str  # one of VERDICTS
+    raw: str  # the judge's own words
+    judge: str
+    prompt: str  # digest of the wording of the questions
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One line of LAYER.claims-failed.jsonl: a caption that was not split, or a claim without a verdict."""
+
+    image: str
+    layer: str
+    stage: str  # "split" or "check"
+    kind: str
+    sentence: int | None = None
+    claim: str = ""
+    raw: str = ""
+
+
+def path_of(dataset: Path, layer: str, what: str) -> Path:
+    """Where a layer's judged `what` ("claims", "claims-failed", "mend") lies."""
+    return dataset / SCORES / f"{layer}.{what}.jsonl"
+
+
+def write_lines(path: Path, lines: Sequence[Verdict | Failure | Edit]) -> None:
+    """Write JSON lines so that a reader sees the old file or the new one; no file where there are none."""
+    with disk_errors(path):
+        if not lines:  # an old one is about other verdicts
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, "".join(json.dumps(asdict(one)) + "\n" for one in lines))
+
+
+Place = tuple[str, int, str]
+"""Image, sentence and claim."""
+
+
+def place_of(one: Verdict) -> Place:
+    """What names the claim."""
+    return one.image, one.sentence, one.claim
+
+
+def read_checked(path: Path) -> dict[Place, str]:
+    """The verdicts of a file in the form of LAYER.claims.jsonl; `UsageError` names the first bad line."""
+    found: dict[Place, str] = {}
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                one = json.loads(line)
+                match one:
+                    case {"image": str(), "sentence": int(), "claim": str()} if (
+                        one.get("verdict") in VERDICTS
+                    ):
+                        found[one["image"], one["sentence"], one["claim"]] = one["verdict"]
+                    case _:
+                        todo = (
+                            'give {"image", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
+                        )
+                        raise UsageError("not a checked claim", where=f"{path}:{number}", todo=todo)
+    except OSError as error:
+        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
+    except (ValueError, RecursionError):
+        raise UsageError("not a JSON Lines file", where=path) from None
+    return found
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The lines of a LAYER.claims.jsonl; `SharecapError` if it is damaged."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return [Verdict(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise SharecapError(f"damaged verdicts ({error})", where=path) from None
