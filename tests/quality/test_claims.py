@@ -12,7 +12,8 @@ from sharecap.captions.drop import drop
 from sharecap.captions.layer import read_layer
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, Stopped, UsageError
-from sharecap.quality.claims import judge_claims, read_checked, read_verdicts
+from sharecap.quality.claims import judge_claims
+from sharecap.quality.verdicts import read_checked, read_verdicts
 from sharecap.scenes.facts import quality
 from sharecap.scenes.judge import claims_of, true_verdict
 from tests.captions.conftest import Typed, typed
