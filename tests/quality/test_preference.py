@@ -82,6 +82,32 @@ def test_two_orders_that_disagree_are_a_tie() -> None:
     ]
 
 
+def test_the_intervals_cover_what_a_judge_with_known_slips_says_in_the_long_run() -> None:
+    """Slips in one order make ties: a judge that errs pulls both layers down alike and keeps their order."""
+    rng, worlds, images, better, slip = np.random.default_rng(5), 200, 100, 0.6, 0.1
+    both, neither = (1 - slip) ** 2, slip**2
+    expected = (
+        better * both + (1 - better) * neither,
+        (1 - better) * both + better * neither,
+        2 * slip * (1 - slip),
+    )
+    covered = np.zeros(3)
+    for _ in range(worlds):
+        right = np.where(rng.random(images) < better, "1", "2")
+        orders = (right, np.where(right == "1", "2", "1"))  # the captions change places
+        said = [
+            [one if rng.random() >= slip else {"1": "2", "2": "1"}[one] for one in answers]
+            for answers in orders
+        ]
+        choices = [
+            Said(str(n), "a", "b", combined(one, two)) for n, (one, two) in enumerate(zip(*said, strict=True))
+        ]
+        (row,) = preferences(["a", "b"], choices)
+        shares = (row.prefer_a, row.prefer_b, row.comparable)
+        covered += [s.low <= e <= s.high for s, e in zip(shares, expected, strict=True)]
+    assert (covered / worlds >= 0.92).all(), covered / worlds
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("compared"), 24)
