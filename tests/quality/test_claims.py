@@ -16,6 +16,7 @@ from sharecap.quality.claims import judge_claims
 from sharecap.quality.verdicts import read_checked, read_verdicts
 from sharecap.scenes.facts import quality
 from sharecap.scenes.judge import claims_of, true_verdict
+from sharecap.web.index import read_scores
 from tests.captions.conftest import Typed, typed
 
 from .judged_world import World
@@ -158,6 +159,23 @@ def test_checked_claims_put_the_shares_right(world: World, tmp_path: Path) -> No
         assert share.low <= truth[name] / len(right) <= share.high
     true = truth["contradicted"] / len(right)
     assert raw.shares["contradicted"].value > 1.2 * true  # the judge's slips look like the captioner's
+
+
+def test_the_page_gets_scores_and_colours_unless_it_has_others(world: World) -> None:
+    path = world.dataset / "scores" / "teacher.jsonl"
+    with world.judge() as judge:
+        report = judge_claims(world.bench(judge), "teacher", images=4)
+        scored = {one.image_id: one for one in read_scores(path)}
+        verdicts = read_verdicts(Path(report.path))
+        assert report.on_page
+        assert set(scored) == {one.image for one in verdicts}
+        for image, one in scored.items():
+            wrong = {v.sentence for v in verdicts if v.image == image and v.verdict == "contradicted"}
+            assert {n for n, colour in enumerate(one.sentences) if colour == "wrong"} == wrong
+        path.write_text('{"image_id": "' + "a" * 64 + '", "score": 0.5}\n')
+        again = judge_claims(world.bench(judge), "teacher", images=4)
+    assert not again.on_page
+    assert len(list(read_scores(path))) == 1
 
 
 @pytest.mark.parametrize(

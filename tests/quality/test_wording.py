@@ -122,6 +122,7 @@ def test_questions_are_read_with_what_they_depend_on() -> None:
         "1 | x | What? | A) a B) b C) c D) d | A",
         "1 | - |  | A) a B) b C) c D) d | A",
         "1 | - | What? | A) B) b C) c D) d | A",
+        f"{'9' * 5000} | - | What? | A) a B) b C) c D) d | A",
         GOOD + "\n2 | 1 | Again? | A) a B) b C) c D) d | A",
     ],
 )

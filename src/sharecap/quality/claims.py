@@ -21,7 +21,15 @@ from sharecap.quality.mending import mended
 from sharecap.quality.sample import Row, drawn
 from sharecap.quality.shown import lost, number, percent, took
 from sharecap.quality.shown import rows as rows_of
-from sharecap.quality.verdicts import Failure, Verdict, path_of, place_of, read_checked, write_lines
+from sharecap.quality.verdicts import (
+    Failure,
+    Verdict,
+    path_of,
+    place_of,
+    read_checked,
+    write_for_page,
+    write_lines,
+)
 from sharecap.quality.wording import (
     DIGEST,
     VERDICTS,
@@ -52,6 +60,7 @@ class ClaimsReport:
     requests: int
     cost_usd: float | None
     path: str
+    on_page: bool  # the page shows them; not where it has scores of the layer from elsewhere
     mended: int  # sentences with a contradicted claim
     edits: str  # file with an edit of each of these, for `sharecap edit`; "" where there is none
     corrected: dict[str, Estimate] = field(default_factory=dict)  # the same shares, put right by checked ones
@@ -78,9 +87,11 @@ def judge_claims(
         todo = "mend what stands there, then run the same command with --retry-failed"
         raise SharecapError(what, where=beside, todo=todo)
     write_lines(path, verdicts)
-    changes = mended({image.id: caption.text for image, (caption,) in rows}, verdicts)
+    texts = {image.id: caption.text for image, (caption,) in rows}
+    changes = mended(texts, verdicts)
     edits = path_of(bench.dataset, layer, "mend")
     write_lines(edits, changes)
+    shown = write_for_page(bench.dataset, layer, verdicts, texts)
     right = [(truth[key], one) for one in verdicts if (key := place_of(one)) in truth]
     if checked and not right:
         raise UsageError("no checked claim is among the judged ones", where=checked)
@@ -98,6 +109,7 @@ def judge_claims(
         requests=sum(report.requests for report in bench.reports),
         cost_usd=bench.spent_usd if bench.price else None,
         path=str(path),
+        on_page=shown,
         mended=len(changes),
         edits=str(edits) if changes else "",
         corrected=_corrected(verdicts, right) if right else {},
@@ -182,7 +194,8 @@ def claims_lines(report: ClaimsReport) -> list[str]:
         lines.append(f"put right for the judge's errors on {report.checked:,} checked claims:")
         lines += rows_of(report.corrected)
     lines += [*lost(report.failures), took(report.requests, report.cost_usd)]
-    lines.append(f"verdicts in {report.path}")
+    shown = "" if report.on_page else "; the page shows the layer's other scores"
+    lines.append(f"verdicts in {report.path}{shown}")
     if report.edits:
         told = f"{report.mended:,} sentences with a contradicted claim"
         lines.append(f"{told}: `sharecap edit --edits` mends them with {report.edits}")

@@ -5,13 +5,14 @@ What failed has a file of its own; it must never stand among the verdicts.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sharecap.artifact import write_atomically
 from sharecap.captions.edits import Edit
 from sharecap.captions.page_files import SCORES
+from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.dataset import disk_errors
 from sharecap.quality.wording import VERDICTS
@@ -47,6 +48,40 @@ class Failure:
 def path_of(dataset: Path, layer: str, what: str) -> Path:
     """Where a layer's judged `what` ("claims", "claims-failed", "mend") lies."""
     return dataset / SCORES / f"{layer}.{what}.jsonl"
+
+
+def write_for_page(dataset: Path, layer: str, verdicts: Sequence[Verdict], texts: Mapping[str, str]) -> bool:
+    """Have the page colour sentences and sort by the share of supported claims; `texts` are by image id.
+
+    False, and nothing written, where the layer has scores that come from elsewhere.
+    """
+    path = dataset / SCORES / f"{layer}.jsonl"
+    if path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS.encode()):
+        return False
+    if not verdicts:
+        path.unlink(missing_ok=True)
+        return True
+    by_image: dict[str, list[Verdict]] = {}
+    for one in verdicts:
+        by_image.setdefault(one.image, []).append(one)
+    lines = []
+    for image, said in by_image.items():
+        of = [{one.verdict for one in said if one.sentence == n} for n in range(len(sentences(texts[image])))]
+        facts = {
+            "image_id": image,
+            "score": sum(one.verdict == "supported" for one in said) / len(said),
+            "sentences": [
+                "wrong" if "contradicted" in s else "right" if s == {"supported"} else "" for s in of
+            ],
+        }
+        lines.append(f"{_OURS}, {json.dumps(facts)[1:]}\n")
+    with disk_errors(path):
+        write_atomically(path, "".join(lines))
+    return True
+
+
+_OURS = '{"by": "sharecap judge"'
+"""Begins every line of the page's scores that come from verdicts."""
 
 
 def write_lines(path: Path, lines: Sequence[Verdict | Failure | Edit]) -> None:

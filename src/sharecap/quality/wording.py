@@ -61,6 +61,7 @@ NOT_TOLD = "E"
 """The letter of an answer that the caption does not give."""
 
 _LINE = re.compile(r"\W*(?:sentence\s+)?(\d{1,4})\s*[\].):]+\s*(\S.*)", re.IGNORECASE)
+_NUMBER = re.compile(r"(\d{1,4})[.)]?")
 _NONE = re.compile(r"[-–—]+|none\.?", re.IGNORECASE)
 _OPTION = re.compile(r"\(?\b([A-D])\)\s*")
 _GIVEN = re.compile(rf"^given ([a-z]+(?: \d+)?): {OPENS}(.*){CLOSES}$", re.MULTILINE)
@@ -158,13 +159,13 @@ def read_questions(answer: str, most: int) -> list[Question] | None:
     found: list[Question] = []
     for line in filter(str.strip, answer.splitlines()):
         fields = [field.strip() for field in line.strip().strip("|").split("|")]
-        if len(fields) != 5 or not fields[0].rstrip(".)").isdecimal():
+        if len(fields) != 5 or not (own := _NUMBER.fullmatch(fields[0])):
             return None
-        number, parent = int(fields[0].rstrip(".)")), fields[1]
+        number, parent = int(own[1]), _NUMBER.fullmatch(fields[1])
         pieces = _OPTION.split(fields[3])
         options = tuple(text.strip(" ,;") for text in pieces[2::2])
         right = fields[4].strip("().* ")
-        depends_on = int(parent) if parent.isdecimal() else None
+        depends_on = int(parent[1]) if parent else None
         known = {one.number for one in found}
         if (
             "".join(pieces[1::2]) != "ABCD"
@@ -172,7 +173,7 @@ def read_questions(answer: str, most: int) -> list[Question] | None:
             or right not in tuple("ABCD")
             or not fields[2]
             or number in known
-            or (depends_on is None and not _NONE.fullmatch(parent))
+            or (depends_on is None and not _NONE.fullmatch(fields[1]))
             or (depends_on is not None and depends_on not in known)
         ):
             return None
