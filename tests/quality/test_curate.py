@@ -12,8 +12,8 @@ from sharecap.captions.layer import open_layer, read_layer, read_missing
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.quality.curate import LOST, Rule, curate, thin, trim
+from sharecap.quality.marks import claims_path
 from sharecap.quality.scores import scores_path
-from sharecap.quality.verdicts import claims_path
 from tests.quality.layered import dataset_of, ids_of, typed
 
 TEXT = "A man waves. He wears a red hat. The dog sleeps. It rains."

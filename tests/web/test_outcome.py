@@ -10,25 +10,11 @@ import pytest
 from sharecap.captions.layer import write_layer
 from sharecap.images.add import add
 from sharecap.images.catalog import Catalog
+from sharecap.quality.preference import wilson
 from sharecap.records import Caption
-from sharecap.web.outcome import bradley_terry, krippendorff, outcome_of, wilson
+from sharecap.web.outcome import krippendorff, outcome_of
 from sharecap.web.study import Study, create, vote, votes
 from tests.test_photographs import ROOT, ROWS, run
-
-
-def test_wilson_s_interval_is_the_textbook_s() -> None:
-    found = wilson([1.0] * 15 + [0.0] * 5)
-    assert (found.low, found.high) == pytest.approx((0.5313, 0.8881), abs=1e-4)
-    everything = wilson([1.0] * 20)
-    assert (everything.value, everything.high) == (1.0, pytest.approx(1.0))
-    assert everything.low == pytest.approx(0.8389, abs=1e-4)
-
-
-def test_strengths_are_those_that_the_wins_were_made_from() -> None:
-    true = np.array([1.2, 0.1, -1.3])
-    odds = 1 / (1 + np.exp(true[None, :] - true[:, None]))
-    assert bradley_terry(odds * 1000) == pytest.approx(true - true.mean(), abs=1e-6)
-    assert bradley_terry(np.array([[0.0, 3.0], [1.0, 0.0]])) == pytest.approx([np.log(3) / 2, -np.log(3) / 2])
 
 
 def test_alpha_is_one_for_agreement_about_nought_for_chance_and_missing_without_overlap() -> None:

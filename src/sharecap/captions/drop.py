@@ -31,7 +31,17 @@ from sharecap.captions.ledger import IN_BATCH, connect, ledger_error
 from sharecap.captions.page_files import forget_in_page_files, without_lines
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog, publish, written
-from sharecap.images.dataset import DOWNLOADS, FUSIONS, LEDGER, WORDS, disk_errors, held, layer_path
+from sharecap.images.dataset import (
+    DOWNLOADS,
+    FUSIONS,
+    INDEX,
+    JUDGEMENTS,
+    LEDGER,
+    WORDS,
+    disk_errors,
+    held,
+    layer_path,
+)
 from sharecap.images.place import place_of
 from sharecap.images.takedown import put_down
 from sharecap.images.words import forget
@@ -79,7 +89,7 @@ def drop(dataset: Path, ids: Sequence[str], reason: str) -> DropReport:
         _from_ledger(dataset, wanted, report)
         report.words = forget(dataset, wanted)
         report.page = forget_in_page_files(dataset, wanted)
-        _from_fusions(dataset, wanted, reason, report)
+        _from_inner(dataset, wanted, reason, report)
         if found:
             publish(kept)
         _from_cards(dataset, report)
@@ -225,12 +235,19 @@ def _from_ledger(dataset: Path, ids: Set[str], report: DropReport) -> None:
         report.problems.append(f"{what}; run the same command again when it has ended")
 
 
-def _from_fusions(dataset: Path, ids: Set[str], reason: str, report: DropReport) -> None:
-    """Take the pairs of texts about these images out of the datasets that they were fused in (`fuse.py`)."""
-    for place in sorted((dataset / FUSIONS).glob("*")):
-        pairs = [pair.id for pair in Catalog.open(place) if pair.path in ids]
-        if pairs:
-            inner = drop(place, pairs, reason)
+def _from_inner(dataset: Path, ids: Set[str], reason: str, report: DropReport) -> None:
+    """Take what was asked about these images out of the datasets that it was asked in.
+
+    They are those of fusions (`fuse.py`) and of judges (`quality/cases.py`); there, words in an image's place
+    are JSON that names the image.
+    """
+    for index in sorted(
+        path for kind in (FUSIONS, JUDGEMENTS) for path in (dataset / kind).glob(f"*/{INDEX}")
+    ):
+        place = index.parent
+        asked = [row.id for row in Catalog.open(place) if json.loads(row.alt_text)["image_id"] in ids]
+        if asked:
+            inner = drop(place, asked, reason)
             report.answers += inner.answers
             report.problems += inner.problems
 

@@ -47,10 +47,7 @@ class Fuser:
         """One pair, one caption."""
         said = json.loads(request.image.alt_text)
         texts = json.dumps({k: said[k] for k in ("alt_text", "caption")}, ensure_ascii=False)
-        body = self._endpoint.body(request.prompt, "", request.sampling)
-        body["messages"] = [{"role": "user", "content": f"{request.prompt}\n\n{texts}"}]
-        async with place:
-            return await self._endpoint.exchange(json.dumps(body).encode())
+        return await self._endpoint.answer_text(f"{request.prompt}\n\n{texts}", request.sampling, place)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -13,7 +13,7 @@ from sharecap.captions.captioner import Captioner, Sampling
 from sharecap.captions.keys import key_of, question
 from sharecap.captions.ledger import IN_BATCH, Entry, Plain, look_up, plainly_done, read_only
 from sharecap.captions.price import Budget, Price, worst_case
-from sharecap.captions.prompts import Pack, Prompt
+from sharecap.captions.prompts import Asking, Prompt
 from sharecap.captions.remedy import PENDING
 from sharecap.images.catalog import Catalog, Stretch
 from sharecap.images.dataset import LEDGER
@@ -64,7 +64,7 @@ class Plan:
 
     catalog: Catalog
     captioner: Captioner
-    pack: Pack
+    pack: Asking
     sampling: Sampling
     image_tokens: int  # bound on the prompt tokens of one image
     retry_failed: bool = False  # ask again what failed for good

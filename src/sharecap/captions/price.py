@@ -67,10 +67,14 @@ def _table() -> dict[str, Price]:
     return {row.name: Price(row.prompt_usd, row.completion_usd) for row in rows}
 
 
+def undated(model: str) -> str:
+    """The name of the model that this one is a dated version of."""
+    return re.sub(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$", "", model)
+
+
 def known_price(model: str) -> Price | None:
     """The price in the table (`prices.toml`) of this model, or of the model that it is a dated version of."""
-    undated = re.sub(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$", "", model)
-    return _table().get(model) or _table().get(undated)
+    return _table().get(model) or _table().get(undated(model))
 
 
 def price_of(model: str, given: Iterable[str]) -> Price | None:

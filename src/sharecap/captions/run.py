@@ -30,7 +30,7 @@ from sharecap.captions.outbox import Engine
 from sharecap.captions.pace import AHEAD, Pace
 from sharecap.captions.plan import PIECE, Job, Plan, Survey, Trail, survey
 from sharecap.captions.price import IMAGE_TOKENS, Budget, Price
-from sharecap.captions.prompts import Pack, load_pack
+from sharecap.captions.prompts import Asking, load_pack
 from sharecap.captions.run_report import RunReport, report_of
 from sharecap.captions.running import Running, noted
 from sharecap.captions.teachers.batch import BatchTeacher
@@ -48,7 +48,7 @@ from sharecap.records import Caption, Image, Usage
 def plan(
     dataset: Path,
     teacher: Captioner | str,
-    pack: Pack | str | Path,
+    pack: Asking | str | Path,
     *,
     sampling: Sampling = DEFAULT_SAMPLING,
     image_tokens: int = IMAGE_TOKENS,
@@ -56,7 +56,7 @@ def plan(
 ) -> Plan:
     """Check dataset, teacher and prompts, so that nothing starts that can't end."""
     catalog = Catalog.open(dataset)
-    pack = pack if isinstance(pack, Pack) else load_pack(pack)
+    pack = load_pack(pack) if isinstance(pack, str | Path) else pack
     pack.check(catalog)
     captioner = open_teacher(teacher) if isinstance(teacher, str) else teacher
     words = Words.open(catalog) if pack.reads else None
@@ -66,7 +66,7 @@ def plan(
 def run(
     dataset: Path,
     teacher: Captioner | str,
-    pack: Pack | str | Path,
+    pack: Asking | str | Path,
     layer: str,
     *,
     concurrency: int | None = None,

@@ -12,6 +12,7 @@ from sharecap.cli import (
     datasets,
     evaluation,
     gains,
+    judging,
     lab,
     layers,
     mixing,
@@ -37,6 +38,8 @@ app.command("stats")(layers.stats)
 app.command("diff")(layers.diff)
 app.command("quality")(quality.quality)
 app.command("curate")(quality.curate)
+app.command("judge")(judging.judge)
+app.command("prefer")(judging.prefer)
 app.command("merge")(layers.merge)
 app.command("edit")(layers.edit)
 app.command("fuse")(captioning.fuse)

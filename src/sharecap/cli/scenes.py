@@ -38,6 +38,9 @@ def simulate_teacher(
     ] = 0,
     latency_ms: Annotated[float, typer.Option(help="Time that every answer takes.")] = 0.0,
     mistakes: Annotated[float, typer.Option(help="Chance that an attribute is told wrong.")] = 0.0,
+    judge_errors: Annotated[
+        float, typer.Option(help="Asked as a judge: chance that a verdict is a wrong one.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Another seed, other words and other faults.")] = 0,
     faults: Annotated[str, typer.Option(help='Probabilities per request: "429=0.05,drop=0.01".')] = "",
     retry_after_s: Annotated[float, typer.Option(help="What a 429 asks its sender to wait.")] = 1.0,
@@ -64,6 +67,7 @@ def simulate_teacher(
         port=port,
         latency_ms=latency_ms,
         mistakes=mistakes,
+        judge_errors=judge_errors,
         seed=seed,
         faults=parse_faults(faults),
         retry_after_s=retry_after_s,

@@ -6,6 +6,7 @@ ledger.sqlite           requests and answers
 words.sqlite            words that were read in the pictures, where prompts hold them
 layers/<name>/          sealed caption layers (artifacts)
 fusions/<name>/         pairs of texts that became layer <name>, as a dataset of their own
+judgements/<name>/      questions to a judge about captions, and its answers, as a dataset of their own
 view/, review.sqlite, studies/<name>/
                         what the page keeps, and what people did there (captions/page_files.py)
 scores/<layer>.jsonl    scores of captions (quality/scores.py); <layer>.claims.jsonl: verdicts on claims
@@ -24,7 +25,7 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
-DOWNLOADS, FUSIONS, WORDS = "downloads", "fusions", "words.sqlite"
+DOWNLOADS, FUSIONS, JUDGEMENTS, WORDS = "downloads", "fusions", "judgements", "words.sqlite"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -22,8 +22,8 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.quality.chair import CHAIR
+from sharecap.quality.marks import bad_sentences
 from sharecap.quality.scores import read_scores, scores_path
-from sharecap.quality.verdicts import bad_sentences
 from sharecap.records import Caption
 
 TRIMMED = "trimmed"
@@ -93,7 +93,7 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
 
 
 def trim(dataset: Path, layer: str, to: str, verdicts: Collection[str]) -> Artifact:
-    """Seal layer `to`: `layer` without the sentences that have one of these verdicts (`verdicts.py`).
+    """Seal layer `to`: `layer` without the sentences that have one of these verdicts (`marks.py`).
 
     Counted: captions `trimmed`, `sentences_dropped`, `without_verdict`, and failures `trimmed_away`. A
     verdict on a sentence or an image that the layer doesn't have is an error: nothing is guessed.

@@ -1,89 +1,136 @@
-"""Verdicts on single sentences: of claims that a judge checked, and of people or tools in the page's form.
+"""A judge's verdicts on claims as they lie on disk: DATASET/scores/LAYER.claims.jsonl and what goes with it.
 
-DATASET/scores/LAYER.claims.jsonl   {"image", "layer", "sentence" (0 is the first), "claim", "verdict"} a line
-DATASET/scores/LAYER.jsonl          "sentences": ["right", "wrong", ""] a caption (`scores.py`)
+One line a claim, by sentence, so that curation can drop single sentences and people can put verdicts right.
+What failed has a file of its own; it must never stand among the verdicts.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from sharecap.artifact import write_atomically
+from sharecap.captions.edits import Edit
+from sharecap.captions.page_files import SCORES
+from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
-from sharecap.quality.scores import read_scores, scores_path
-
-CLAIMS = ("supported", "contradicted", "unverifiable")
-MARKS = ("right", "wrong")
+from sharecap.images.dataset import disk_errors
+from sharecap.quality.wording import VERDICTS
 
 
-class Claim(BaseModel):
-    """One claim of a sentence, judged. What else a line holds is left to whoever wrote it."""
+@dataclass(frozen=True)
+class Verdict:
+    """One line of LAYER.claims.jsonl: what the judge said of one claim."""
 
-    model_config = ConfigDict(extra="ignore")
-    image: str = Field(pattern=r"^[0-9a-f]{64}$")
+    image: str
     layer: str
-    sentence: int = Field(ge=0)
-    verdict: Literal["supported", "contradicted", "unverifiable"]
+    sentence: int  # from 0, as captions/sentences.py splits
+    claim: str
+    verdict: str  # one of VERDICTS
+    raw: str  # the judge's own words
+    judge: str
+    prompt: str  # digest of the wording of the questions
 
 
-def claims_path(dataset: Path, layer: str) -> Path:
-    """Where the verdicts on a layer's claims lie."""
-    return scores_path(dataset, f"{layer}.claims")
+@dataclass(frozen=True)
+class Failure:
+    """One line of LAYER.claims-failed.jsonl: a caption that was not split, or a claim without a verdict."""
+
+    image: str
+    layer: str
+    stage: str  # "split" or "check"
+    kind: str
+    sentence: int | None = None
+    claim: str = ""
+    raw: str = ""
 
 
-def read_claims(path: Path, layer: str) -> Iterator[Claim]:
-    """The lines of such a file; `SharecapError` names the first that is bad or of another layer."""
-    todo = 'give {"image", "layer", "sentence", "verdict"} a line'
+def path_of(dataset: Path, layer: str, what: str) -> Path:
+    """Where a layer's judged `what` ("claims", "claims-failed", "mend") lies."""
+    return dataset / SCORES / f"{layer}.{what}.jsonl"
+
+
+def write_for_page(dataset: Path, layer: str, verdicts: Sequence[Verdict], texts: Mapping[str, str]) -> bool:
+    """Have the page colour sentences and sort by the share of supported claims; `texts` are by image id.
+
+    False, and nothing written, where the layer has scores that come from elsewhere.
+    """
+    path = dataset / SCORES / f"{layer}.jsonl"
+    if path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS.encode()):
+        return False
+    if not verdicts:
+        path.unlink(missing_ok=True)
+        return True
+    by_image: dict[str, list[Verdict]] = {}
+    for one in verdicts:
+        by_image.setdefault(one.image, []).append(one)
+    lines = []
+    for image, said in by_image.items():
+        of = [{one.verdict for one in said if one.sentence == n} for n in range(len(sentences(texts[image])))]
+        facts = {
+            "image_id": image,
+            "score": sum(one.verdict == "supported" for one in said) / len(said),
+            "sentences": [
+                "wrong" if "contradicted" in s else "right" if s == {"supported"} else "" for s in of
+            ],
+        }
+        lines.append(f"{_OURS}, {json.dumps(facts)[1:]}\n")
+    with disk_errors(path):
+        write_atomically(path, "".join(lines))
+    return True
+
+
+_OURS = '{"by": "sharecap judge"'
+"""Begins every line of the page's scores that come from verdicts."""
+
+
+def write_lines(path: Path, lines: Sequence[Verdict | Failure | Edit]) -> None:
+    """Write JSON lines so that a reader sees the old file or the new one; no file where there are none."""
+    with disk_errors(path):
+        if not lines:  # an old one is about other verdicts
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, "".join(json.dumps(asdict(one)) + "\n" for one in lines))
+
+
+Place = tuple[str, int, str]
+"""Image, sentence and claim."""
+
+
+def place_of(one: Verdict) -> Place:
+    """What names the claim."""
+    return one.image, one.sentence, one.claim
+
+
+def read_checked(path: Path) -> dict[Place, str]:
+    """The verdicts of a file in the form of LAYER.claims.jsonl; `UsageError` names the first bad line."""
+    found: dict[Place, str] = {}
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                try:
-                    claim = Claim.model_validate_json(line)
-                except ValidationError as error:
-                    first = error.errors()[0]
-                    what = f"bad verdict in line {number}, {'.'.join(map(str, first['loc']))}: {first['msg']}"
-                    raise SharecapError(what, where=path, todo=todo) from None
-                if claim.layer != layer:
-                    raise SharecapError(
-                        f"line {number} is on layer {claim.layer!r}, not {layer!r}", where=path
-                    )
-                yield claim
-    except FileNotFoundError:
-        raise UsageError(
-            "no verdicts on claims", where=path, todo="have a judge check the captions"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SharecapError(f"cannot read the verdicts ({error})", where=path) from None
+                one = json.loads(line)
+                match one:
+                    case {"image": str(), "sentence": int(), "claim": str()} if (
+                        one.get("verdict") in VERDICTS
+                    ):
+                        found[one["image"], one["sentence"], one["claim"]] = one["verdict"]
+                    case _:
+                        todo = (
+                            'give {"image", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
+                        )
+                        raise UsageError("not a checked claim", where=f"{path}:{number}", todo=todo)
+    except OSError as error:
+        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
+    except (ValueError, RecursionError):
+        raise UsageError("not a JSON Lines file", where=path) from None
+    return found
 
 
-def bad_sentences(
-    dataset: Path, layer: str, verdicts: Collection[str]
-) -> tuple[dict[str, set[int]], set[str], list[Path]]:
-    """Image -> sentences (0 is the first) with a claim or a mark of these verdicts; the images that have
-    any verdict at all; and the files that say so. A sentence with one bad claim is bad.
-
-    `UsageError` for a verdict that nobody gives, `SharecapError` for lines that are bad.
-    """
-    for verdict in verdicts:
-        if verdict not in (*CLAIMS, *MARKS):
-            raise UsageError(
-                "no such verdict", where=verdict, todo=f"choose from {', '.join((*CLAIMS, *MARKS))}"
-            )
-    bad: dict[str, set[int]] = defaultdict(set)
-    known: set[str] = set()
-    files: list[Path] = []
-    if not set(CLAIMS).isdisjoint(verdicts):
-        files.append(claims_path(dataset, layer))
-        for claim in read_claims(files[-1], layer):
-            known.add(claim.image)
-            if claim.verdict in verdicts:
-                bad[claim.image].add(claim.sentence)
-    if not set(MARKS).isdisjoint(verdicts):
-        files.append(scores_path(dataset, layer))
-        for one in read_scores(files[-1]):
-            if one.sentences:
-                known.add(one.image_id)
-                bad[one.image_id] |= {n for n, mark in enumerate(one.sentences) if mark in verdicts}
-    return bad, known, files
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The lines of a LAYER.claims.jsonl; `SharecapError` if it is damaged."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return [Verdict(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise SharecapError(f"damaged verdicts ({error})", where=path) from None

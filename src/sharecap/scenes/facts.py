@@ -1,6 +1,7 @@
 """Reads the facts that a caption states and holds them against the truth: exact precision and recall.
 
-Works on anybody's words about scenes (teacher, captioner, short captions); what it can't read states no fact.
+Works on anybody's words about scenes (teacher, captioner, short captions, a judge's claims); what it can't
+read states no fact.
 """
 
 import re
@@ -38,6 +39,31 @@ _PLACE = _one_of(place for row in PLACES for place in row)
 _COLOUR, _SHAPE = _one_of(COLOURS), _one_of(SHAPES)
 _OBJECT = re.compile(rf"\b{_PLACE} \w+ a {_SHAPE}, {_COLOUR}, {_one_of(TEXTURES)} and {_one_of(SIZES)}\b")
 _RELATION = re.compile(rf"\b{_SHAPE} is {_one_of(OPPOSITE)} the {_SHAPE}\b")
+CLAIMS = {
+    "object": "At the {} there is a {}.",
+    "colour": "The object at the {} is {}.",
+    "size": "The object at the {} is {}.",
+    "texture": "The object at the {} is {}.",
+    "count": "The picture shows {} objects.",
+    "background": "It has a {} background.",
+    "text": 'The sign reads "{}".',
+    "name": "The emblem's name is {}.",
+    "renown": "What it stands for is known for its {}.",
+    "style": "The picture is painted in the {} style.",
+    "sign": "A sign runs across the {}.",
+    "emblem": "At the {} there is a round emblem.",
+    "thing": "There is a {} {}.",
+    "relation": "The {} is {} the {}.",
+}
+"""Kind of fact -> the sentence that states it alone."""
+
+_THERE = re.compile(rf"\b{_PLACE} there is a {_SHAPE}\b")
+_IS = re.compile(rf"\bobject at the {_PLACE} is {_one_of((*COLOURS, *SIZES, *TEXTURES))}\b")
+_KIND_OF = {
+    **dict.fromkeys(COLOURS, "colour"),
+    **dict.fromkeys(SIZES, "size"),
+    **dict.fromkeys(TEXTURES, "texture"),
+}
 _SIMPLE = {
     "count": re.compile(rf"\b{_one_of(NUMBERS)} objects?\b"),
     "background": re.compile(rf"\b{_one_of(BACKGROUNDS)} background\b"),
@@ -88,6 +114,10 @@ def stated(text: str) -> Iterator[Statement]:
         groups = {"object": 2, "colour": 3, "texture": 4, "size": 5}
         for kind, value in values:
             yield Statement((kind, place, value), *match.span(groups[kind]))
+    for match in _THERE.finditer(text):
+        yield Statement(("object", *match.groups()), *match.span(2))
+    for match in _IS.finditer(text):
+        yield Statement((_KIND_OF[match.group(2)], *match.groups()), *match.span(2))
     for match in _RELATION.finditer(text):
         yield Statement(("relation", *match.groups()), *match.span())
     for kind, pattern in _SIMPLE.items():

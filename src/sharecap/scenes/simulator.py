@@ -1,8 +1,9 @@
 """A teacher to try everything with: a real HTTP server that speaks OpenAI's chat completions with images.
 
 It recognises a picture by the digest of its pixels and tells, from the scene's truth, only what the prompt
-asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. It must never answer about
-a picture that it doesn't know, listen beyond this machine, or keep a key or pixels in its log.
+asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. Asked a judge's question,
+it judges (`judge.py`). It must never answer about a picture that it doesn't know, listen beyond this machine,
+or keep a key or pixels in its log.
 """
 
 import asyncio
@@ -35,8 +36,10 @@ from sharecap.scenes.chat_completions import (
     image_tokens,
     look,
     read_question,
+    wrong_images,
 )
 from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
+from sharecap.scenes.judge import judgement, needs_no_picture
 from sharecap.scenes.language import describe
 from sharecap.scenes.world import Scene, WorldSpec, names_of, pixel_digest
 
@@ -62,6 +65,7 @@ class Settings:
     latency_ms: float = 0.0  # time that every answer takes
     mistakes: float = 0.0  # chance that an attribute is told wrong
     names: int | None = None  # how many of a world's names it knows, the first ones; None: all
+    judge_errors: float = 0.0  # chance that a judge's verdict is one of the wrong ones
     seed: int = 0  # another seed, other words and other faults
     faults: Mapping[str, float] = field(default_factory=dict)  # fault -> probability per request
     retry_after_s: float = 1.0  # what a 429 asks its sender to wait
@@ -142,7 +146,7 @@ class Knowledge:
 
     def models(self) -> list[str]:
         """Names under which the simulator lists itself."""
-        return ["scenes"] * bool(self.scenes) + ["recorded"] * bool(self.recorded)
+        return ["scenes", "judge"] * bool(self.scenes) + ["recorded"] * bool(self.recorded)
 
     def knows(self, pixels: str) -> bool:
         """Whether there is an answer for this picture."""
@@ -157,9 +161,13 @@ class Knowledge:
         """What the teacher says about a picture; `KeyError` if it doesn't know it."""
         if pixels in self.recorded:
             return self.recorded[pixels]
-        scene = Scene.from_json(json.loads(self.scenes[pixels]))
+        scene = self.scene(pixels)
         known = self.names is None or scene.name in self.names
         return describe(scene, topics if known else topics - {"name"}, rng, mistakes)
+
+    def scene(self, pixels: str) -> Scene:
+        """The truth of a picture; `KeyError` if it isn't known."""
+        return Scene.from_json(json.loads(self.scenes[pixels]))
 
 
 @dataclass(frozen=True)
@@ -271,7 +279,7 @@ class Simulator:
     def recognise(self, body: bytes) -> Asked:
         """The question in a body, and what is drawn for it."""
         question = read_question(body)
-        width, height, pixels = look(question.image)
+        width, height, pixels = look(question.image) if question.image else (0, 0, "")
         digests = {"prompt": digest(question.prompt), "pixels": pixels}
         key = digest(json.dumps([digests, question.model, question.sampling]))
         attempt = self.attempts[key]
@@ -280,7 +288,11 @@ class Simulator:
         return Asked(question, width, height, {**digests, "request": key, "attempt": attempt}, chance)
 
     def check_known(self, asked: Asked) -> None:
-        """Raise a 400 for a picture that is not known."""
+        """Raise a 400 for a picture that is not known, or for none where one is needed."""
+        if not asked.question.image:
+            if not needs_no_picture(asked.question.prompt):
+                raise wrong_images(0)
+            return
         if not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
             size = f"{asked.width} x {asked.height}"
             message = f"The simulated teacher does not know this picture of {size} pixels."
@@ -292,13 +304,17 @@ class Simulator:
         # The words depend on the request alone, so a retry after a fault changes no caption.
         words = random.Random(f"words/{self.settings.seed}/{asked.digests['request']}")
         seen = self.knowledge.another(pixels, asked.chance) if fault == "blind" else pixels
-        if self.knowledge.knows(seen):
+        scene = self.knowledge.scene(seen) if seen in self.knowledge.scenes else None
+        if (judged := judgement(question.prompt, scene, words, self.settings.judge_errors)) is not None:
+            good = judged
+        elif self.knowledge.knows(seen):
             good = self.knowledge.answer(seen, topics_of(question.prompt), words, self.settings.mistakes)
         else:
             good = NOTHING
         text, finish_reason = spoil(fault, good, question.prompt, asked.chance)
         # A picture that never reached the model isn't billed: the sign by which blindness can be found.
-        for_image = 0 if fault == "blind" else image_tokens(asked.width, asked.height, question.detail)
+        unseen = fault == "blind" or not question.image
+        for_image = 0 if unseen else image_tokens(asked.width, asked.height, question.detail)
         return completion(question, text, finish_reason, for_image)
 
     def leave_unanswered(self, request: web.Request, fault: str) -> web.Response:
@@ -350,8 +366,9 @@ def _opened(log: Path | None) -> AbstractContextManager[TextIO | None]:
 async def _serve(settings: Settings, until_eof: TextIO | None = None) -> None:
     """Serve until a signal or, where `until_eof` is given, until its other end is closed."""
     check_faults(settings.faults)
-    if not 0 <= settings.mistakes <= 1:
-        raise UsageError("the rate of mistakes must lie between 0 and 1", where=settings.mistakes)
+    for rate in (settings.mistakes, settings.judge_errors):
+        if not 0 <= rate <= 1:
+            raise UsageError("the rate of mistakes must lie between 0 and 1", where=rate)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with _opened(settings.log) as log:
         app = Simulator(settings, log).application()

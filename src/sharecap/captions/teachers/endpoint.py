@@ -118,6 +118,12 @@ class Endpoint:
         async with place:
             return await self.exchange(self.payload(request.prompt, url, request.sampling))
 
+    async def answer_text(self, text: str, sampling: Sampling, place: Place = ANYWHERE) -> Answer:
+        """The same about words alone: no picture is sent."""
+        body = self.body(text, "", sampling) | {"messages": [{"role": "user", "content": text}]}
+        async with place:
+            return await self.exchange(json.dumps(body).encode())
+
     async def exchange(self, payload: bytes) -> Answer:
         """Send the JSON of one request; its answer, or `TeacherError`."""
         data = payload if len(payload) <= SHORT_BODY_BYTES else io.BytesIO(payload)
