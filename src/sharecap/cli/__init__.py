@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from sharecap.cli import captioning, datasets, evaluation, gains, lab, layers, mixing, scenes, training, web
+from sharecap.cli import (
+    captioning,
+    comparing,
+    datasets,
+    evaluation,
+    lab,
+    layers,
+    mixing,
+    scenes,
+    training,
+    web,
+)
 from sharecap.errors import SharecapError
 
 app = typer.Typer(
@@ -37,8 +48,8 @@ app.command("convert")(training.convert)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("upload")(evaluation.upload)
-app.command("compare")(evaluation.compare)
-app.command("gain")(gains.gain)
+app.command("compare")(comparing.compare)
+app.command("gain")(comparing.gain)
 app.command("lab")(lab.lab)
 app.command("view")(web.view)
 app.command("ask")(web.ask)

@@ -1,4 +1,4 @@
-"""Commands over benchmarks: eval, score, compare."""
+"""Commands over benchmarks: eval, score, upload, benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -74,21 +74,6 @@ def score(
     if to:
         with disk_errors(to):
             keep_predictions(str(predictions[0]), records, to)
-
-
-def compare(
-    a: Annotated[Path, typer.Argument(help="A run of `sharecap eval` or `sharecap score --to`.")],
-    b: Annotated[Path, typer.Argument(help="The run to compare it with.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Compare two runs on the items that both answered: differences with paired 95 % intervals."""
-    from sharecap.artifact import plain
-    from sharecap.evals.results import compare_runs, read_run
-    from sharecap.evals.tables import comparison_lines
-
-    found = compare_runs(read_run(a), read_run(b))
-    show(plain(found), as_json, comparison_lines(found))
 
 
 def upload(
