@@ -5,13 +5,8 @@ from typing import Annotated
 
 import typer
 
-from sharecap.cli.output import AsJson, show
+from sharecap.cli.output import AsJson, Seen, show
 from sharecap.errors import UsageError
-
-Seen = Annotated[
-    Path | None,
-    typer.Option(help="The training dataset: scores without the pictures that it holds, too."),
-]
 
 
 def compare(
