@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sharecap.cli.output import AsJson, Seen, show
+from sharecap.cli.output import AsJson, show
 from sharecap.errors import UsageError
 
 
@@ -19,7 +19,10 @@ def compare(
     ],
     *,
     plot: Annotated[Path | None, typer.Option(help="Draw the differences into this .png or .svg.")] = None,
-    seen: Seen = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option(help="The training dataset: also score without the pictures that it holds."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the first model with each other one, item by item: differences with paired 95 % intervals."""
@@ -30,14 +33,15 @@ def compare(
     from sharecap.images.overlap import seen_images
     from sharecap.report.differences import check_plot, draw_differences
 
-    if len(models) < 2:
-        raise UsageError("one model alone", todo="name the runs to compare it with")
+    if len(models) < 2 and (plot or not seen):
+        todo = "name the runs to compare it with, or a training dataset with --seen"
+        raise UsageError("one model alone", todo=todo)
     if plot:
         check_plot(plot)
     read = [read_model(text) for text in models]
-    found = compare_all(read)
+    found = compare_all(read) if len(read) > 1 else []
     result = {"comparisons": plain(found)}
-    lines = comparison_lines(found)
+    lines = comparison_lines(found) if found else []
     if seen:
         clean = clean_models(read, seen_images(seen))
         result |= {"clean": plain(clean.scores), "clean_comparisons": plain(clean.comparisons)}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sharecap.cli.output import AsJson, Seen, show
+from sharecap.cli.output import AsJson, show
 from sharecap.errors import SharecapError
 
 
@@ -18,22 +18,17 @@ def evaluate_model(
     to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Show no image; see `sharecap gain`.")] = False,
-    seen: Seen = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight to an endpoint.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
-    from sharecap.artifact import plain
     from sharecap.evals.answerers import Blind, open_answerer
-    from sharecap.evals.clean import clean_lines, clean_models
-    from sharecap.evals.comparison import read_model
     from sharecap.evals.results import read_results
     from sharecap.evals.runner import evaluate, run_directory
     from sharecap.evals.suite import find_tasks
     from sharecap.evals.tables import score_lines
     from sharecap.images.dataset import disk_errors
-    from sharecap.images.overlap import seen_images
     from sharecap.images.progress import Progress
 
     answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
@@ -44,12 +39,7 @@ def evaluate_model(
     with disk_errors(out):
         evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
     results = read_results(out)
-    lines = [*score_lines(results), f"run: {out}"]
-    if seen:
-        clean = clean_models([read_model(str(out))], seen_images(seen))
-        results["clean"] = plain(clean.scores)
-        lines += clean_lines(clean)
-    show(results | {"path": str(out)}, as_json, lines)
+    show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
 
 
 def score(

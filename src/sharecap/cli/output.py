@@ -2,16 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
-
-Seen = Annotated[
-    Path | None, typer.Option(help="The training dataset: also score without the pictures that it holds.")
-]
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What names of files and captions must not do to a terminal; spelled out, it is JSON as before."""
