@@ -44,10 +44,14 @@ def test_scored_predictions_can_be_kept_and_compared(results: Path, tmp_path: Pa
         assert json.loads(done.stdout)["score"] == 100
     done = sharecap("compare", tmp_path / "a", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
-    difference = json.loads(done.stdout)["benchmarks"]["mme"]["total"]["difference"]
-    assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
-    done = sharecap("compare", tmp_path / "a", tmp_path / "b")
+    (found,) = json.loads(done.stdout)["comparisons"]
+    assert found["benchmarks"]["mme"]["total"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["corrected"] == {"mme": 1.0}
+    picture = tmp_path / "differences.svg"
+    done = sharecap("compare", tmp_path / "a", tmp_path / "b", "--plot", picture)
     assert "+0.00 .. +0.00" in done.stdout
+    assert f"picture: {picture}" in done.stdout
+    assert picture.read_text().startswith("<?xml")
 
 
 @pytest.mark.skipif(not PARITY.is_dir(), reason=f"no recorded predictions at {PARITY}")
@@ -76,6 +80,11 @@ def test_score_takes_a_rule_for_vqa() -> None:
         (("score", "mmbench", "--predictions", "p.jsonl"), 1, "add --labels"),
         (("score", "mmbench", "--predictions", "binary", "--labels", "p.jsonl"), 1, "not UTF-8 text"),
         (("compare", "nowhere", "p.jsonl"), 1, "no finished result here: nowhere"),
+        (("compare", "nowhere"), 2, "name the runs to compare it with"),
+        (("compare", "x=nowhere,", "p.jsonl"), 2, "write NAME=RUN,RUN"),
+        (("compare", "x=a,./a", "p.jsonl"), 2, "a run stands there twice: 'x=a,./a'"),
+        (("compare", "a", "b", "--plot", "p.jsonl"), 2, "end it in .png or .svg"),
+        (("compare", "a", "b", "--plot", "nowhere/p.png"), 2, "no such directory: nowhere"),
         (("eval", "nowhere", "--benchmarks", "."), 2, "not a model directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "nowhere"), 2, "no such directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "."), 2, "no benchmark here"),

@@ -9,8 +9,9 @@ import pytest
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.answerers import Ask, Blind, Constant, LocalModel, open_answerer
 from sharecap.evals.benchmarks import pope
+from sharecap.evals.comparison import compare_runs
 from sharecap.evals.gain import gain_lines, gains
-from sharecap.evals.results import ITEMS, Run, compare_runs, read_items, read_results, read_run
+from sharecap.evals.results import ITEMS, Run, read_items, read_results, read_run
 from sharecap.evals.runner import evaluate
 from sharecap.evals.task import Sample, grade
 from tests.evals.small import Scripted, knowing, tasks_of, write_benchmarks

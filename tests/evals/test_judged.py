@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sharecap.errors import SharecapError
 from sharecap.evals.benchmarks import llava_bench, mm_vet
-from sharecap.evals.results import Run, compare_runs
+from sharecap.evals.comparison import compare_runs
+from sharecap.evals.results import Run
 from sharecap.evals.suite import read_predictions
 from sharecap.evals.task import Sample, grade
 from tests.evals.scored import lines, scored, whole

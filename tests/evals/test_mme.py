@@ -45,7 +45,7 @@ def graded_file(path: Path, lines: list[str]) -> tuple[list[Record], dict[str, f
     ],
 )
 def test_yes_and_no_are_looked_for_in_four_characters(text: str, answer: str | None) -> None:
-    sample = next(iter(mme.task([mme._sample(("count", "a", 1), "?", "Yes", (), Path())]).samples))
+    sample = next(iter(mme.task([mme.sample(("count", "a", 1), "?", "Yes", (), Path())]).samples))
     assert mme.parse(sample, text) == answer
 
 

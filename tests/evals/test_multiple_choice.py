@@ -30,7 +30,7 @@ def test_no_parser_crashes_on_any_text_and_what_it_reads_is_an_answer(text: str)
     assert gqa.parse(SAMPLE, text) == (text.rstrip(".").lower() or None)
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="abcdABCDynYN[")))
+@given(st.text(alphabet=st.characters(exclude_characters="abcdABCDEynYN[")))
 def test_a_text_without_the_letters_of_an_answer_scores_nowhere(text: str) -> None:
     """No guess, no default: what names nothing is None, which every rule but POPE's counts as wrong."""
     for benchmark in (seed_bench, mmstar, scienceqa):
@@ -241,3 +241,21 @@ def test_json_out_has_the_fields_that_scripts_read(tmp_path: Path) -> None:
     found = json.loads(json.dumps(scored("qbench", lines(tmp_path / "p.jsonl", rows), labels)))
     assert {"benchmark", "metric", "score", "ci95", "n", "failed", "sub"} <= set(found)
     assert (found["benchmark"], found["ci95"], found["n"], found["failed"]) == ("qbench", [100, 100], 2, 0)
+
+
+def test_seeds_official_labels_are_told_by_their_content(tmp_path: Path) -> None:
+    rows = [{"question_id": "1", "answer": "B", "choice_a": "x", "choice_b": "y", "question_type_id": 2}]
+    said = lines(tmp_path / "p.jsonl", [{"question_id": "1", "prediction": "B"}])
+    for name in ("SEED-Bench.json", "labels.txt", "labels"):
+        labels = whole(tmp_path / name, {"questions": rows})
+        assert scored("seed-bench", said, labels)["sub"]["type 2"] == 100
+    with pytest.raises(SharecapError, match="expected a list 'questions'"):
+        scored("seed-bench", said, whole(tmp_path / "other", {"questions": {}}))
+
+
+@pytest.mark.parametrize("kind", ["two", "", 2.5, [3], -1])
+def test_a_type_of_seeds_that_is_no_number_is_named(tmp_path: Path, kind: object) -> None:
+    rows = [{"question_id": "q7", "answer": "B", "question_type_id": kind}]
+    said = lines(tmp_path / "p.jsonl", [{"question_id": "q7", "prediction": "B"}])
+    with pytest.raises(SharecapError, match=r"question q7: question_type_id .* is no number"):
+        scored("seed-bench", said, lines(tmp_path / "l.jsonl", rows))

@@ -162,6 +162,10 @@ def test_stock_is_taken_with_versions_problems_and_where_the_rest_is(tmp_path: P
     as_json = CliRunner().invoke(app, ["benchmarks", "check", str(root), "--json"])
     assert [entry["benchmark"] for entry in json.loads(as_json.stdout)] == list(stock)
     assert f"pope: 1 questions about 1 pictures ({stock['pope'].version})" in done.stdout
+    assert isinstance(done.exception, SharecapError)
+    assert str(done.exception) == f"gqa: there, and not whole: {root}"
+    WRITERS["gqa"](root / "gqa", image)
+    assert CliRunner().invoke(app, ["benchmarks", "check", str(root)]).exit_code == 0
 
 
 def test_files_of_another_make_cost_their_benchmark_one_line_and_no_other(tmp_path: Path) -> None:

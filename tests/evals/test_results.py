@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sharecap.errors import SharecapError
-from sharecap.evals.results import Run, compare_runs, read_run
+from sharecap.evals.comparison import Model, compare_all, compare_runs
+from sharecap.evals.results import Run, read_run
 from sharecap.evals.runner import evaluate, keep_predictions
 from sharecap.evals.tables import comparison_lines, score_lines
 from sharecap.evals.task import Record, Sample, grade
@@ -30,6 +31,10 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run
     evaluate(knowing(tasks), tasks, out / "a", resamples=100)
     evaluate(replace_name(knowing(tasks, colorless), "colorless"), tasks, out / "b", resamples=100)
     return read_run(out / "a"), read_run(out / "b")
+
+
+def models(*runs: Run) -> list[Model]:
+    return [Model(run.name, (run,)) for run in runs]
 
 
 def replace_name(answerer: Scripted, name: str) -> Scripted:
@@ -59,10 +64,11 @@ def test_the_tables_say_every_number_with_its_interval(
     runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # narrower terminals cut names
-    text = "\n".join(comparison_lines(compare_runs(*runs, resamples=200)))
+    text = "\n".join(comparison_lines(compare_all(models(*runs), resamples=200)))
     assert "total (of 1400)" in text
     assert "+200.00" in text
-    assert "*: the paired interval" in text
+    assert "p corrected for all 3 looks; *: below 0.05 even so" in text
+    assert "mmbench: McNemar p 0.250 (3 right in scripted only, 0 in colorless only)" in text
     assert "0 and 6 of 48 answers could not be parsed" in text
     assert "overall" in text
 
@@ -73,7 +79,7 @@ def test_benchmarks_that_only_one_run_has_are_named_and_left_out(runs: tuple[Run
     found = compare_runs(a, smaller, resamples=100)
     assert found.only_in_one == ["vqav2"]
     assert set(found.benchmarks) == {"mme", "mmbench"}
-    assert "vqav2: only one of the runs has it, not compared" in comparison_lines(found)
+    assert "vqav2: not in all runs, not compared" in comparison_lines([found])
 
 
 def test_runs_without_a_common_benchmark_are_refused(runs: tuple[Run, Run]) -> None:

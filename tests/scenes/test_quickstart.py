@@ -15,7 +15,8 @@ import pytest
 from sharecap.artifact import MANIFEST, read
 from sharecap.captions.layer import read_layer
 from sharecap.errors import UsageError
-from sharecap.evals.results import compare_runs, read_run
+from sharecap.evals.comparison import compare_runs
+from sharecap.evals.results import read_run
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.quickstart import Story
 from sharecap.scenes.summary import find_summary, read_results, result_lines

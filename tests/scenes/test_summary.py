@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sharecap.artifact import Artifact
-from sharecap.evals.results import RunComparison
+from sharecap.evals.comparison import RunComparison
 from sharecap.report.document import Interval, Number
 from sharecap.scenes.summary import program_digest
 from sharecap.scenes.summary_captions import Told, marked, measure, quality_table

@@ -9,9 +9,9 @@ import typer
 from sharecap.cli import (
     captioner,
     captioning,
+    comparing,
     datasets,
     evaluation,
-    gains,
     judging,
     lab,
     layers,
@@ -56,8 +56,8 @@ app.command("convert")(training.convert)
 app.command("eval")(evaluation.evaluate_model)
 app.command("score")(evaluation.score)
 app.command("upload")(evaluation.upload)
-app.command("compare")(evaluation.compare)
-app.command("gain")(gains.gain)
+app.command("compare")(comparing.compare)
+app.command("gain")(comparing.gain)
 app.command("lab")(lab.lab)
 app.command("view")(web.view)
 app.command("ask")(web.ask)

@@ -1,4 +1,4 @@
-"""Commands over benchmarks: eval, score, compare."""
+"""Commands over benchmarks: eval, score, upload, benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -76,21 +76,6 @@ def score(
             keep_predictions(str(predictions[0]), records, to)
 
 
-def compare(
-    a: Annotated[Path, typer.Argument(help="A run of `sharecap eval` or `sharecap score --to`.")],
-    b: Annotated[Path, typer.Argument(help="The run to compare it with.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Compare two runs on the items that both answered: differences with paired 95 % intervals."""
-    from sharecap.artifact import plain
-    from sharecap.evals.results import compare_runs, read_run
-    from sharecap.evals.tables import comparison_lines
-
-    found = compare_runs(read_run(a), read_run(b))
-    show(plain(found), as_json, comparison_lines(found))
-
-
 def upload(
     benchmark: Annotated[str, typer.Argument(help="vqav2, vizwiz, mmbench, mmbench-cn or mm-vet.")],
     *,
@@ -109,11 +94,6 @@ def upload(
 benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks that lie on this machine.")
 
 
-@benchmarks.callback()
-def _benchmarks() -> None:
-    """Keeps `check` a word of its own."""
-
-
 @benchmarks.command("check")
 def check_benchmarks(
     directory: Annotated[Path, typer.Argument(help="Directory with mme/, mmbench/, pope/ and others in it.")],
@@ -126,3 +106,23 @@ def check_benchmarks(
 
     found = take_stock(directory)
     show(plain(found), as_json, stock_lines(found))
+    broken = [entry.benchmark for entry in found if entry.problem and (directory / entry.benchmark).exists()]
+    if broken:
+        raise SharecapError(f"{', '.join(broken)}: there, and not whole", where=directory)
+
+
+@benchmarks.command("chance")
+def guess_benchmarks(
+    directory: Annotated[Path, typer.Argument(help="Directory with mme/, mmbench/, pope/ and others in it.")],
+    *,
+    only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the guesses.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what guessing among the offered answers gives, by each benchmark's own rule."""
+    from sharecap.artifact import plain
+    from sharecap.evals.chance import chance_lines, chances
+    from sharecap.evals.suite import find_tasks
+
+    found = chances(find_tasks(directory, only or ())[0], seed)
+    show(plain(found), as_json, chance_lines(found))

@@ -16,6 +16,7 @@ from sharecap.errors import SharecapError
 Row = Mapping[str, Any]
 
 IDS = ("question_id", "questionId", "index", "id")
+TABLES = (".xlsx", ".tsv", ".csv")
 TEXTS = ("text", "prediction", "response")
 """What tools call a question's id and a model's answer to it; the first that a row has is taken. `answer` is
 not among them: in some tables it is the truth."""
@@ -66,7 +67,7 @@ def only(directory: Path, pattern: str) -> Path:
 
 def read_rows(path: Path) -> list[Row]:
     """Rows of a table (`.xlsx`, `.tsv`, `.csv`, `.parquet`), JSON list, JSON lines, or log of lmms-eval."""
-    if path.suffix.lower() in (".xlsx", ".tsv", ".csv"):
+    if path.suffix.lower() in TABLES:
         return list(read_table(path))
     if path.suffix.lower() == ".parquet":
         return _columns(path)
@@ -163,13 +164,18 @@ def _spreadsheet(path: Path) -> Iterator[list[str]]:
 
 
 def _flat(row: Row) -> Row:
-    """A line of lmms-eval's sample log as a prediction: its document with the model's text as it came."""
+    """A line of lmms-eval's sample log as a prediction: its document with the model's text as it came.
+
+    Beside them the line's own fields, e.g. a judge's review. A document without an id goes by its number.
+    """
     if not isinstance(row.get("doc"), dict) or not isinstance(row.get("resps"), list):
         return row
     text: Any = row["resps"]
     while isinstance(text, list):
         text = text[0] if text else ""
-    return {**row["doc"], "prompt": row["doc"].get("question", ""), "text": text}
+    doc = row["doc"]
+    number = {} if any(name in doc for name in IDS) else {"id": row.get("doc_id", "")}
+    return {**row, **doc, **number, "prompt": doc.get("question", ""), "text": text}
 
 
 def need(rows: Sequence[Row], names: Sequence[str], where: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sharecap.errors import SharecapError
-from sharecap.evals.results import Run, compare_runs
+from sharecap.evals.comparison import compare_runs
+from sharecap.evals.results import Run
+from sharecap.evals.tables import figure
 from sharecap.statistics import Comparison, Estimate
 
 CHOSEN = ("mme", "mmbench", "mmbench-cn", "seed-bench", "qbench", "scienceqa", "pope", "mmstar")
@@ -57,14 +59,8 @@ def gain_lines(found: Mapping[str, Gain]) -> list[str]:
 def _told(name: str, one: Gain) -> str:
     seen, blind = one.gain.a.value, one.gain.b.value
     line = f"{name} {one.metric} (of {one.out_of:g}): seeing {seen:.2f}, blind {blind:.2f}"
-    line += f", gain {_figure(one.gain.difference)}"
-    return line if one.leakage is None else f"{line}, leakage {_figure(one.leakage)}"
-
-
-def _figure(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return f"{one.value:.2f}"
-    return f"{one.value:.2f} ({one.low:.2f} .. {one.high:.2f})"
+    line += f", gain {figure(one.gain.difference)}"
+    return line if one.leakage is None else f"{line}, leakage {figure(one.leakage)}"
 
 
 def _floored(one: Estimate) -> Estimate:

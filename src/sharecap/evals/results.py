@@ -1,11 +1,8 @@
-"""Reads finished runs back, and turns their items into scores, intervals and comparisons.
-
-Two runs are compared on the same items of the same data, scored by the same rule, or not at all.
-"""
+"""Reads finished runs back, and turns their items into scores and intervals."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +10,7 @@ from sharecap import artifact
 from sharecap.errors import SharecapError
 from sharecap.evals.suite import MEASURES
 from sharecap.evals.task import Measure, Measures, Record, item_mean
-from sharecap.statistics import (
-    LEVEL,
-    RESAMPLES,
-    Comparison,
-    Estimate,
-    Score,
-    compare,
-    intervals,
-    scaled,
-)
+from sharecap.statistics import LEVEL, RESAMPLES, Estimate, Score, intervals, scaled
 
 ITEMS = "items.jsonl"
 RESULTS = "results.json"
@@ -39,22 +27,6 @@ class Run:
     def measured(self) -> dict[str, Measures]:
         """Every task's metrics."""
         return {task: self.measures[task](records) for task, records in self.records.items()}
-
-
-@dataclass(frozen=True)
-class RunComparison:
-    """Two runs on the benchmarks that both have; every difference is a - b, paired."""
-
-    a: str
-    b: str
-    overall: Comparison
-    benchmarks: Mapping[str, Mapping[str, Comparison]]  # task -> metric
-    kinds: Mapping[str, Comparison]  # per cent right per question kind, mean over the tasks that ask it
-    headlines: Mapping[str, tuple[str, float]]  # task -> its headline metric and full marks
-    unparsed: Mapping[str, tuple[int, int]]  # task -> answers that could not be parsed, of a and of b
-    items: Mapping[str, int]
-    only_in_one: Sequence[str] = field(default=())  # tasks that one run has and the other has not
-    level: float = LEVEL
 
 
 def read_run(directory: Path) -> Run:
@@ -203,63 +175,3 @@ def _interval(estimate: Mapping[str, Any]) -> list[float] | None:
 def unparsed(records: Sequence[Record]) -> int:
     """Answers that could not be parsed; `Measures.unparsed` says what the benchmark does with them."""
     return sum(record.parsed is None for record in records)
-
-
-def compare_runs(
-    a: Run,
-    b: Run,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    names: Mapping[str, str] | None = None,
-) -> RunComparison:
-    """a - b with paired intervals on every metric of the benchmarks that both runs have."""
-    tasks = [task for task in a.records if task in b.records]
-    if not tasks:
-        raise SharecapError(f"{a.name} and {b.name} have no benchmark in common")
-    left = replace(a, records={task: a.records[task] for task in tasks})
-    right = replace(b, records={task: _paired(a.records[task], b.records[task]) for task in tasks})
-    measures = [left.measured(), right.measured()]
-    for run, found_measures in zip((a, b), measures, strict=True):
-        for task, m in found_measures.items():
-            if m.withheld:
-                raise SharecapError(f"{run.name} has no score on {task}: {m.withheld}")
-    kinds = [by_kind(run, names) for run in (left, right)]
-    pairs: dict[tuple[str, str], tuple[Score, Score]] = {
-        ("", "overall"): (overall(measures[0]), overall(measures[1]))
-    }
-    pairs |= {("kind", kind): (kinds[0][kind], kinds[1][kind]) for kind in kinds[0]}
-    for task in tasks:
-        one, other = measures[0][task].scores, measures[1][task].scores
-        # One run may lack a part that the other has: no precision where a model never says yes.
-        pairs |= {(task, name): (one[name], other[name]) for name in one if name in other}
-    found = compare(pairs, resamples=resamples, seed=seed)
-    return RunComparison(
-        a=a.name,
-        b=b.name,
-        overall=found["", "overall"],
-        benchmarks={task: {name: c for (t, name), c in found.items() if t == task} for task in tasks},
-        kinds={name: c for (where, name), c in found.items() if where == "kind"},
-        headlines={task: (m.headline, m.out_of) for task, m in measures[0].items()},
-        unparsed={task: (unparsed(left.records[task]), unparsed(right.records[task])) for task in tasks},
-        items={task: len(left.records[task]) for task in tasks},
-        only_in_one=[name for name in {**a.records, **b.records} if name not in tasks],
-    )
-
-
-def _paired(a: Sequence[Record], b: Sequence[Record]) -> list[Record]:
-    """b's records in a's order, with a's image ids; `SharecapError` unless both answered the same items."""
-    task = a[0].task
-    theirs = {record.id: record for record in b}
-    missing = [r.id for r in a if r.id not in theirs]
-    extra = theirs.keys() - {r.id for r in a}
-    if missing or extra:
-        first = missing[0] if missing else min(extra)
-        what = f"the runs answered different items of {task}: {len(missing) + len(extra)} are in one run only"
-        raise SharecapError(f"{what} (first: {first})", todo="evaluate both on the same data")
-    for mine in a:
-        other = theirs[mine.id]
-        if (mine.reference, dict(mine.labels)) != (other.reference, dict(other.labels)):
-            what = f"the runs were scored on different data or by different rules: {task}, item {mine.id}"
-            raise SharecapError(what, todo="evaluate both on the same data")
-    return [replace(theirs[mine.id], images=mine.images) for mine in a]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.evals import engines
 from sharecap.evals.benchmarks import (
     chair,
     coco_caption,
@@ -159,6 +160,8 @@ def expected(name: str, where: Path, todo: str) -> Iterator[None]:
 
 
 def _read(name: str, paths: Sequence[Path], labels: Path | None, rule: str | None) -> Predictions:
+    if labels is None and len(paths) == 1 and (found := engines.read(name, paths[0], rule)):
+        return found
     if name == "llava-bench":
         return llava_bench.read_predictions(paths, labels)
     if len(paths) != 1:

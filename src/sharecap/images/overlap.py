@@ -25,7 +25,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sharecap import artifact
 from sharecap.errors import SharecapError, UsageError
-from sharecap.images import shards, table
+from sharecap.images import seen, shards, table
 from sharecap.images.candidate import Candidate, Options
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors, held
@@ -112,10 +112,10 @@ def find_overlap(
         done = artifact.stage(
             dataset / FOLDER,
             KIND,
-            {"bits": bits, "hash": "phash64"},
+            {"bits": bits, "hash": "phash64", "tables": [TABLE, seen.TABLE]},
             inputs,
             lambda place: _work(catalog, sights, bits, place),
-            content=[TABLE],
+            content=[TABLE, seen.TABLE],
         )
     return _report(catalog, done)
 
@@ -132,6 +132,11 @@ def flagged(dataset: Path) -> dict[str, str]:
     """For every flagged image: a benchmark's item that it is like."""
     rows = pq.read_table(dataset / FOLDER / TABLE).to_pylist()
     return {row["image_id"]: f"{row['benchmark']}::{row['item']}" for row in reversed(rows)}
+
+
+def seen_images(dataset: Path) -> dict[str, bool]:
+    """sha256 of every benchmark image that was looked at -> whether the dataset holds it or one like it."""
+    return seen.read_seen(dataset, dataset / FOLDER)
 
 
 def _looked_at(against: Sequence[Path], progress: Progress) -> Iterator[Sight]:
@@ -302,12 +307,13 @@ def _cells(value: Any) -> Iterator[bytes | str | ImageError]:
 
 def _work(catalog: Catalog, sights: Sequence[Sight], bits: int, place: Path) -> Mapping[str, Any]:
     words, _, ids = read_hashes(catalog)
-    marks = _matches(words, ids, sights, bits)
+    marks, nearest = _matches(words, ids, sights, bits)
     rows = [
         {"image_id": ids[number].as_py(), "benchmark": name, "item": item, "kind": kind, "distance": bits_off}
         for (number, name), (bits_off, kind, item) in sorted(marks.items())
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), place / TABLE, compression="zstd")
+    seen.write_seen(_from_their_side(sights, nearest, ids), place)
     kinds = Counter((row["benchmark"], row["kind"]) for row in rows)
     names = sorted({sight.benchmark for sight in sights})
     unreadable = {n: Counter(s.problem for s in sights if s.problem and s.benchmark == n) for n in names}
@@ -327,9 +333,24 @@ _Mark = tuple[int, str, str]
 """Bits between the two, "exact" or "near", the benchmark's item; the smallest is the best match."""
 
 
-def _matches(words: Any, ids: pa.Array, sights: Sequence[Sight], bits: int) -> dict[tuple[int, str], _Mark]:
-    """(place of an image in the catalog, benchmark) -> its best match there."""
+def _from_their_side(
+    sights: Sequence[Sight], nearest: Mapping[str, tuple[int, str, int]], ids: pa.Array
+) -> Iterator[dict[str, Any]]:
+    for sight in sights:
+        if not sight.sha256:
+            continue
+        off, kind, image = nearest.get(sight.sha256) or nearest.get(sight.phash) or (None, None, None)
+        found = {"image_id": None if image is None else ids[image].as_py(), "kind": kind, "distance": off}
+        yield {"sha256": sight.sha256, "benchmark": sight.benchmark, "item": sight.item, **found}
+
+
+def _matches(
+    words: Any, ids: pa.Array, sights: Sequence[Sight], bits: int
+) -> tuple[dict[tuple[int, str], _Mark], dict[str, tuple[int, str, int]]]:
+    """(place of an image in the catalog, benchmark) -> its best match there; and the other way round:
+    digest or hash of a benchmark's image -> how near which place of the catalog is."""
     marks: dict[tuple[int, str], _Mark] = {}
+    nearest: dict[str, tuple[int, str, int]] = {}
 
     def mark(image: int, sight: Sight, how: tuple[int, str]) -> None:
         key = (image, sight.benchmark)
@@ -342,7 +363,9 @@ def _matches(words: Any, ids: pa.Array, sights: Sequence[Sight], bits: int) -> d
     digests = pa.array(sorted(by_digest.of), ids.type)
     same = pc.index_in(ids, value_set=digests)
     for image in np.flatnonzero(pc.is_valid(same).to_numpy(zero_copy_only=False)).tolist():
-        for sight in by_digest.of[digests[same[image].as_py()].as_py()].values():
+        digest = digests[same[image].as_py()].as_py()
+        nearest[digest] = (0, "exact", image)
+        for sight in by_digest.of[digest].values():
             mark(image, sight, (0, "exact"))
     hashes = sorted(by_hash.of)
     theirs, (ours, which) = words_of(hashes), np.unique(words, return_inverse=True)
@@ -351,10 +374,12 @@ def _matches(words: Any, ids: pa.Array, sights: Sequence[Sight], bits: int) -> d
     i, j = pairs_between(ours, theirs, bits)
     apart = distance(ours[i], theirs[j])
     for a, b, off in zip(i.tolist(), j.tolist(), apart.tolist(), strict=True):
+        way = (off, "near", int(order[starts[a]]))
+        nearest[hashes[b]] = min(nearest.get(hashes[b], way), way)
         for image in order[starts[a] : starts[a + 1]].tolist():
             for sight in by_hash.of[hashes[b]].values():
                 mark(image, sight, (off, "near"))
-    return marks
+    return marks, nearest
 
 
 @dataclass

@@ -11,7 +11,8 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from sharecap import artifact
-from sharecap.evals.results import Run, RunComparison, compare_runs, overall, read_run
+from sharecap.evals.comparison import RunComparison, compare_runs
+from sharecap.evals.results import Run, overall, read_run
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.lab import Bench

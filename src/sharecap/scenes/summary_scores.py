@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.artifact import plain
-from sharecap.evals.results import Run, RunComparison, compare_runs, read_run
+from sharecap.evals.comparison import RunComparison, compare_runs
+from sharecap.evals.results import Run, read_run
 from sharecap.report.document import Cell, Interval, Number, Paragraph, Table, Verdict
 from sharecap.report.tables import number
 from sharecap.scenes.benchmark_files import KIND_NAMES

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from sharecap.captions.objects import Vocabulary, objects_file, read_objects, read_vocabulary
 from sharecap.errors import SharecapError
-from sharecap.evals.benchmarks.coco_caption import part_of
-from sharecap.evals.files import id_of, need, read_rows, text_of
-from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of, ratio_of
+from sharecap.evals.benchmarks.coco_caption import captions_of, part_of
+from sharecap.evals.files import read_rows
+from sharecap.evals.task import Measures, Record, Sample, Task, mean_of, ratio_of
 
 CAPTION = "Generate a short caption of the image."
-TEXTS = ("caption", "text")
 
 
 def task(samples: Sequence[Sample], vocabulary: Vocabulary) -> Task:
@@ -33,14 +32,12 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
     directory = labels if labels.is_dir() else labels.parent
     objects = read_objects(objects_file(labels))
     rows = read_rows(path)
-    need(rows, ["image_id", "|".join(TEXTS)], path)
-    check_unique((id_of(row, ("image_id",)) for row in rows), path)
-    unknown = [name for row in rows if (name := id_of(row, ("image_id",))) not in objects]
+    answers = captions_of(rows, path)
+    unknown = [name for name in answers if name not in objects]
     if unknown:
         what = f"{len(unknown):,} of {len(rows):,} images are not among the labels (first: {unknown[0]})"
         raise SharecapError(what, where=path, todo="take the label file that has them")
-    samples = [_sample(id_of(row, ("image_id",)), objects) for row in rows]
-    answers = {id_of(row, ("image_id",)): text_of(row[next(t for t in TEXTS if t in row)]) for row in rows}
+    samples = [_sample(name, objects) for name in answers]
     found = task(samples, read_vocabulary(directory))
     return replace(found, notes=part_of(len(samples), len(objects))), answers
 

@@ -7,6 +7,7 @@ images and have intervals; BLEU and METEOR are figures of the whole set and have
 import contextlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +34,7 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
     rows = _flat(content["res"]) if isinstance(content, dict) and "res" in content else content
     if not isinstance(rows, list):
         raise SharecapError("expected a list of image_id, caption", where=path)
-    need(rows, ["image_id", "caption"], path)
-    check_unique((id_of(row, ("image_id",)) for row in rows), path)
-    answers = {id_of(row, ("image_id",)): text_of(row["caption"]) for row in rows}
+    answers = captions_of(rows, path)
     samples = [
         Sample(id=image, images=(), image_name=image, question="", reference=told, kind="", group=image)
         for image, told in people.items()
@@ -44,6 +43,19 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
     if not samples:
         raise SharecapError("no image of these captions is among the labels", where=path)
     return replace(task(samples), notes=part_of(len(samples), len(people))), answers
+
+
+def captions_of(rows: Sequence[Row], where: Path) -> dict[str, str]:
+    """Image id -> its caption. lmms-eval's log drops `image_id`; its question ids are COCO's file names."""
+    need(rows, ["image_id|question_id", "caption|text"], where)
+    found = []
+    for row in rows:
+        name = id_of(row, ("image_id", "question_id"))
+        number = re.fullmatch(r"COCO_\w+_(\d+)(?:\.\w+)?", name)
+        caption = row["caption"] if "caption" in row else row["text"]
+        found.append((str(int(number[1])) if number else name, text_of(caption)))
+    check_unique((name for name, _ in found), where)
+    return dict(found)
 
 
 def part_of(scored: int, labelled: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Reads the official release (`<subtask>/` with one text of two lines an image) an
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from sharecap.errors import SharecapError, UsageError
@@ -72,12 +73,12 @@ def _read_pair(subtask: str, text: Path, pictures: Path, with_images: bool) -> l
         raise SharecapError("expected two lines `question<TAB>Yes|No`", where=text)
     name = image.name if image else f"{text.stem}.jpg"
     return [
-        _sample((subtask, name, number), question, truth, (image,) if image and with_images else (), text)
+        sample((subtask, name, number), question, truth, (image,) if image and with_images else (), text)
         for number, (question, truth) in enumerate(rows, 1)
     ]
 
 
-def _sample(
+def sample(
     place: tuple[str, str, int], question: str, truth: str, images: tuple[Path, ...], where: Path
 ) -> Sample:
     """`place`: subtask, name of the image, and which of its two questions this is."""
@@ -122,7 +123,6 @@ def _read_results(file: Path) -> list[tuple[Sample, str]]:
     """Samples and responses of one subtask, from `image<TAB>question<TAB>truth<TAB>response` lines."""
     if file.stem not in PERCEPTION + COGNITION:
         raise SharecapError(f"{file.stem!r} is not a subtask of MME", where=file)
-    seen: dict[str, int] = {}
     found = []
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
@@ -132,13 +132,25 @@ def _read_results(file: Path) -> list[tuple[Sample, str]]:
             what = f"line {number} has {len(fields)} tab-separated fields, not 4"
             raise SharecapError(what, where=file, todo="expected image, question, truth, response")
         image, question, truth, response = fields
-        seen[image] = seen.get(image, 0) + 1
-        found.append((_sample((file.stem, image, seen[image]), question, truth, (), file), response))
-    check_unique((f"{sample.group}: {sample.question}" for sample, _ in found), file)
-    odd = [image for image, times in seen.items() if times != 2]
+        found.append((sample((file.stem, image, 0), question, truth, (), file), response))
+    return paired(found, file)
+
+
+def paired(rows: Sequence[tuple[Sample, str]], where: Path) -> list[tuple[Sample, str]]:
+    """The same, numbered within their picture; `SharecapError` unless each picture has its two questions."""
+    seen: dict[str, int] = {}
+    found = []
+    for one, response in rows:
+        if one.kind not in PERCEPTION + COGNITION:
+            raise SharecapError(f"{one.kind!r} is not a subtask of MME", where=where)
+        seen[one.group] = seen.get(one.group, 0) + 1
+        found.append((replace(one, id=f"{one.group}#{seen[one.group]}"), response))
+    check_unique((f"{one.group}: {one.question}" for one, _ in found), where)
+    odd = [group for group, times in seen.items() if times != 2]
     if odd:
-        what = f"{len(odd)} images do not have two answers each (first: {odd[0]}, {seen[odd[0]]})"
-        raise SharecapError(what, where=file, todo="acc+ needs both questions of every image")
+        first = odd[0].partition("/")[2]
+        what = f"{len(odd)} images do not have two answers each (first: {first}, {seen[odd[0]]})"
+        raise SharecapError(what, where=where, todo="acc+ needs both questions of every image")
     return found
 
 

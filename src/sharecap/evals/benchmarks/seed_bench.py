@@ -14,7 +14,7 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
-from sharecap.evals.files import Row, id_of, need, only, read_json, read_rows, read_text, text_of
+from sharecap.evals.files import TABLES, Row, id_of, need, only, read_rows, read_whole, text_of
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import OPTION_LETTER, Measures, Record, Sample, Task, by_label, item_mean
 
@@ -36,16 +36,15 @@ def read_tasks(directory: Path) -> list[Task]:
 
 def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     """The official JSON file, or lines of `question_id`, `answer`. A repeated question is taken once."""
-    if _is_official(path):
-        rows = read_json(path)["questions"]
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise SharecapError("expected a list 'questions' of objects", where=path)
-    else:
-        rows = read_rows(path)
+    rows: Any = read_rows(path) if path.suffix.lower() in TABLES else read_whole(path)
+    if isinstance(rows, dict):
+        rows = rows.get("questions")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SharecapError("expected a list 'questions' of objects", where=path)
     need(rows, ["question_id", "answer"], path)
     found: dict[str, Sample] = {}
     for row in rows:
-        sample = _sample(row, find)
+        sample = _sample(row, path, find)
         if sample.reference not in LETTERS or not sample.reference:
             what = f"question {sample.id}: the answer {sample.reference!r} is no option's letter"
             raise SharecapError(what, where=path)
@@ -55,13 +54,11 @@ def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     return list(found.values())
 
 
-def _is_official(path: Path) -> bool:
-    return path.suffix == ".json" and '"questions"' in read_text(path)
-
-
-def _sample(row: Row, find: Find) -> Sample:
+def _sample(row: Row, where: Path, find: Find) -> Sample:
     name = id_of(row)
     kind = row.get("question_type_id")
+    if kind is not None and not str(kind).isdecimal():
+        raise SharecapError(f"question {name}: question_type_id {kind!r} is no number", where=where)
     video = int(kind) > 9 if kind is not None else name.startswith("v")
     options = lettered([row[k] for k in ("choice_a", "choice_b", "choice_c", "choice_d") if row.get(k)])
     return Sample(
@@ -135,7 +132,7 @@ def measure(records: Sequence[Record]) -> Measures:
     media = by_label(records, "media")
     scores = {name: item_mean(some) for name, some in media.items()}
     scores |= {"all": item_mean(records)}
-    kinds = sorted({r.kind for r in records if r.kind}, key=int)
+    kinds = sorted({r.kind for r in records if r.kind}, key=lambda kind: (len(kind), kind))
     scores |= {f"type {kind}": item_mean([r for r in records if r.kind == kind]) for kind in kinds}
     headline = "image" if "image" in media else "all"
     return Measures(headline, 100.0, scores, items=len(media.get("image", records)))
