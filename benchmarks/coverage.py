@@ -10,7 +10,8 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from sharecap.evals.benchmarks import chair, llava_bench, mm_vet, mmbench, mme, pope, scienceqa
 from sharecap.evals.soft_accuracy import soft_accuracy
@@ -19,7 +20,10 @@ from sharecap.evals.ten_answers import measure as ten_answers
 from sharecap.statistics import Estimate, Score, compare, value
 
 POPULATION, DRAWS = 3_000, 1_000
-Pair = tuple[list[Record], list[Record]]
+Fields = dict[str, Any]
+"""One answer: a record's fields, but for its image, which each sample names anew."""
+
+Pair = tuple[list[Fields], list[Fields]]
 """The answers of the two models to the questions about one image."""
 
 
@@ -45,13 +49,17 @@ class Coverage:
     difference: float
 
 
-def record(image: int, number: int, score: float, **more: object) -> Record:
+def record(image: int, number: int, score: float, **more: Any) -> Fields:
     """One answer; `more` is what the benchmark's measure reads."""
-    fields: dict[str, object] = {"parsed": "x", "reference": "", "kind": "", "labels": {}}
-    fields |= {"group": str(number), **more}
-    return Record(
-        task="", id=f"{image}.{number}", images=("",), prompt="", raw="", seconds=0.0, score=score, **fields
-    )  # type: ignore[arg-type]
+    told = {
+        "id": f"{image}.{number}",
+        "score": score,
+        "parsed": "x",
+        "reference": "",
+        "kind": "",
+        "labels": {},
+    }
+    return {"task": "", "prompt": "", "raw": "", "seconds": 0.0, "group": str(number)} | told | more
 
 
 def answers(rng: random.Random, questions: int, level: float = 0.7) -> list[tuple[float, float]]:
@@ -64,7 +72,7 @@ def answers(rng: random.Random, questions: int, level: float = 0.7) -> list[tupl
 def both(
     image: int,
     chances: Sequence[tuple[float, float]],
-    make: Callable[[int, int, float], Record],
+    make: Callable[[int, int, float], Fields],
 ) -> Pair:
     """`make(image, question, chance of being right)` for both models."""
     return (
@@ -81,7 +89,7 @@ def yes_no_pair(subtask: str, level: float) -> Callable[[random.Random, int], Pa
     """MME: two questions an image."""
 
     def image(rng: random.Random, place: int) -> Pair:
-        def make(place: int, n: int, chance: float) -> Record:
+        def make(place: int, n: int, chance: float) -> Fields:
             return record(place, n, right(rng, chance), group="pair", labels={"subtask": subtask})
 
         return both(place, answers(rng, 2, level), make)
@@ -92,7 +100,7 @@ def yes_no_pair(subtask: str, level: float) -> Callable[[random.Random, int], Pa
 def plain(rng: random.Random, place: int) -> Pair:
     """ScienceQA and all other plain accuracies: one to three questions an image."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         return record(place, n, right(rng, chance))
 
     return both(place, answers(rng, rng.randint(1, 3)), make)
@@ -101,7 +109,7 @@ def plain(rng: random.Random, place: int) -> Pair:
 def circular(rng: random.Random, place: int) -> Pair:
     """MMBench: two to four passes over one question."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         return record(place, n, right(rng, chance**0.3), group="question")
 
     return both(place, answers(rng, 1) * rng.choice((2, 3, 4, 4)), make)
@@ -110,7 +118,7 @@ def circular(rng: random.Random, place: int) -> Pair:
 def soft(rng: random.Random, place: int) -> Pair:
     """VQAv2: how many of ten people say what the model says."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         agree = [rng.random() < chance for _ in range(10)] if rng.random() < 0.8 else [False]
         return record(place, n, soft_accuracy(agree), labels={"rule": "m4c"})
 
@@ -121,7 +129,7 @@ def objects_there(rng: random.Random, place: int) -> Pair:
     """POPE: six questions an image in each of three splits, half of them about what is there."""
 
     def image(split: str) -> Pair:
-        def make(place: int, n: int, chance: float) -> Record:
+        def make(place: int, n: int, chance: float) -> Fields:
             truth = "yes" if n % 2 else "no"
             good = right(rng, min(0.98, chance + 0.1))
             said = truth if good else "no" if n % 2 else "yes"
@@ -137,7 +145,7 @@ def objects_there(rng: random.Random, place: int) -> Pair:
 def caption(rng: random.Random, place: int) -> Pair:
     """CHAIR: one to nine objects named, some of them wrong."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         there = [f"object{i}" for i in range(rng.randint(2, 9))]
         named = [o for o in there if rng.random() < chance]
         named += [f"wrong{i}" for i in range(4) if rng.random() < 0.4 * (1 - chance)]
@@ -149,7 +157,7 @@ def caption(rng: random.Random, place: int) -> Pair:
 def reviewed(rng: random.Random, place: int) -> Pair:
     """LLaVA-Bench: one to four questions an image; a judge's 1 to 10 for the reference and for the model."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         reference = rng.randint(7, 10)
         model = max(1, min(10, round(10 * chance + rng.gauss(0, 1.5))))
         return record(
@@ -163,7 +171,7 @@ def graded(rng: random.Random, place: int) -> Pair:
     """MM-Vet: grades in tenths, often 0 or 1, of questions that need some capabilities."""
     shares = {"rec": 0.69, "ocr": 0.44, "know": 0.39, "gen": 0.37, "spat": 0.34, "math": 0.12}
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         grade = (
             rng.choice((0.0, 0.0, 1.0, round(chance, 1))) if rng.random() < 0.7 else right(rng, chance / 2)
         )
@@ -176,7 +184,7 @@ def graded(rng: random.Random, place: int) -> Pair:
 def heavy(rng: random.Random, place: int) -> Pair:
     """A mean of figures with a long tail, as CIDEr's of single captions."""
 
-    def make(place: int, n: int, chance: float) -> Record:
+    def make(place: int, n: int, chance: float) -> Fields:
         return record(place, n, rng.gammavariate(1.2, chance))
 
     return both(place, answers(rng, 1), make)
@@ -190,7 +198,7 @@ MME |= {"numerical_calculation": (20, 0.45), "text_translation": (20, 0.55), "co
 
 
 def worlds(scale: float = 1.0) -> dict[str, World]:
-    """The benchmarks; `scale` makes the samples smaller, where that leaves 24 images or more."""
+    """The benchmarks; `scale` makes samples smaller, down to 24 images (60 for rare or long-tailed figures)."""
 
     def n(images: int) -> int:
         return max(min(images, 24), round(images * scale))
@@ -198,7 +206,7 @@ def worlds(scale: float = 1.0) -> dict[str, World]:
     pairs = [(yes_no_pair(name, level), n(size)) for name, (size, level) in MME.items()]
     return {
         "mme": World(mme.measure, ("total", "perception", "cognition", "position"), pairs),
-        "mmbench": World(mmbench.measure, ("circular_accuracy", "accuracy"), [(circular, n(300))]),
+        "mmbench": World(mmbench.measure, ("circular_accuracy", "accuracy"), [(circular, n(600))]),
         "scienceqa": World(scienceqa.measure, ("accuracy",), [(plain, n(200))]),
         "vqav2": World(ten_answers, ("accuracy",), [(soft, n(200))]),
         "pope": World(
@@ -208,8 +216,8 @@ def worlds(scale: float = 1.0) -> dict[str, World]:
         ),
         "chair": World(chair.measure, ("CHAIRi", "CHAIRs", "Recall"), [(caption, n(200))]),
         "llava-bench": World(llava_bench.measure, ("all",), [(reviewed, n(24))]),
-        "mm-vet": World(mm_vet.measure, ("total", "rec", "ocr", "math"), [(graded, n(200))]),
-        "coco-caption": World(_mean, ("CIDEr",), [(heavy, n(80))]),
+        "mm-vet": World(mm_vet.measure, ("total", "rec", "ocr", "math"), [(graded, max(60, n(200)))]),
+        "coco-caption": World(_mean, ("CIDEr",), [(heavy, max(60, n(80)))]),
     }
 
 
@@ -256,7 +264,9 @@ def scores_of(world: World, sample: Sequence[tuple[Pair, str]]) -> Mapping[str, 
     sides = []
     for side in (0, 1):
         records = [
-            replace(r, images=(name,), group=f"{name}/{r.group}") for pair, name in sample for r in pair[side]
+            Record(**{**fields, "images": (name,), "group": f"{name}/{fields['group']}"})
+            for pair, name in sample
+            for fields in pair[side]
         ]
         sides.append(world.measure(records).scores)
     return {metric: (sides[0][metric], sides[1][metric]) for metric in world.metrics}

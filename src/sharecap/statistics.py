@@ -187,6 +187,7 @@ class _Sums:
 
     table: Floats  # [images, columns]
     parts: list[list[_Part]]  # of each score
+    marks: NDArray[np.int64]  # [columns] random numbers: their sums tell sets of columns apart
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> "_Sums":
@@ -213,7 +214,8 @@ class _Sums:
                 parts[-1].append(
                     (mean.weight, column(index, mean.values), column(index, mean.counts or None))
                 )
-        return cls(np.stack(columns, axis=1) if columns else np.zeros((0, 0)), parts)
+        table = np.stack(columns, axis=1) if columns else np.zeros((0, 0))
+        return cls(table, parts, np.random.default_rng(0).integers(1, 2**40, size=len(columns)))
 
     def replicates(self, resamples: int, seed: int) -> list[Floats]:
         """[resamples] values of every score, from the same draws; nan where a mean is left without items."""
@@ -236,13 +238,11 @@ class _Sums:
         extra = [one for one in noise if one is not None]
         influence = np.zeros(len(self.table))  # of an image on the score, to first order
         stratum = np.zeros(len(self.table), dtype=np.int64)
-        rng = np.random.default_rng(0)
-        names = [int(rng.integers(1, 2**40)) for _ in range(self.table.shape[1])]  # sums tell sets apart
         thin = not parts
         for weight, t, c in parts:
             total, count = self.table[:, t], self.table[:, c]
             influence += weight * (total - count * (total.sum() / count.sum())) / count.sum()
-            stratum += (count != 0) * names[c]
+            stratum += (count != 0) * self.marks[c]
             thin = thin or bool(np.count_nonzero(count) < 2)
         _, which, sizes = np.unique(stratum, return_inverse=True, return_counts=True)
         sizes = np.where(sizes < _SMALL, sizes[sizes < _SMALL].sum(), sizes)  # small ones count as one
@@ -308,4 +308,4 @@ def _detectable(rows: Floats, spread: _Spread, level: float) -> float | None:
     error = spread.wider * float(np.nanstd(rows))
     if error <= _NOTHING * float(np.nanmax(np.abs(rows))):
         return None
-    return (quantile((1 + level) / 2, spread.df) + NORMAL.inv_cdf(POWER)) * error
+    return float((quantile((1 + level) / 2, spread.df) + NORMAL.inv_cdf(POWER)) * error)
