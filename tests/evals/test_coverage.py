@@ -31,13 +31,13 @@ def test_plain_percentiles_would_hold_it_too_rarely_for_few_images(monkeypatch: 
     """Eight images: what the wider percentiles are for."""
     world = replace(WORLDS["coco-caption"], strata=[(make, 8) for make, _ in WORLDS["coco-caption"].strata])
     (wide,) = SIMULATION["coverages"]("few", world, draws=300, population=600)
-    monkeypatch.setattr("sharecap.evals.statistics._Sums.spread", _as_drawn)
+    monkeypatch.setattr("sharecap.statistics._Sums.spread", _as_drawn)
     (plain,) = SIMULATION["coverages"]("few", world, draws=300, population=600)
     assert plain.difference + 0.03 < wide.difference
     assert plain.score + 0.03 < wide.score
 
 
 def _as_drawn(*_: object) -> Any:
-    from sharecap.evals.statistics import _Spread
+    from sharecap.statistics import _Spread
 
     return _Spread(1e9, 1.0, 0.0, thin=False)

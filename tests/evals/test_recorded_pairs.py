@@ -8,9 +8,9 @@ import pytest
 
 from sharecap.evals.comparison import Model, RunComparison, compare_models, compare_runs
 from sharecap.evals.results import Run
-from sharecap.evals.statistics import Comparison, intervals
 from sharecap.evals.suite import read_predictions
 from sharecap.evals.task import grade
+from sharecap.statistics import Comparison, intervals
 from tests.evals.small import PARITY
 
 pytestmark = pytest.mark.skipif(not PARITY.is_dir(), reason=f"no recorded predictions at {PARITY}")
