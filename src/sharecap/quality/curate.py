@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,11 +80,15 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
         gone = _worst(found, rule.worst, highest=measure in LOWER_IS_BETTER)
     else:
         gone = {image for image, value in found.items() if _out(value, rule)}
-    config = {"rule": rule.told, "scores_digest": file_digest(scores_path(dataset, layer))}
+    config = {
+        "rule": rule.told,
+        "bounds": asdict(rule),
+        "scores_digest": file_digest(scores_path(dataset, layer)),
+    }
 
     def change(caption: Caption, counts: Counter[str]) -> Caption | Missing:
         if caption.image_id in gone:
-            return Missing(caption.image_id, LOW, f"{found[caption.image_id]:g}, not {rule.told}")
+            return Missing(caption.image_id, LOW, f"{measure or 'score'} {found[caption.image_id]:g}")
         counts["kept"] += 1
         counts["without_score"] += caption.image_id not in found
         return caption
