@@ -13,7 +13,7 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.quality.curate import LOST, Rule, curate, thin, trim
 from sharecap.quality.scores import scores_path
-from sharecap.quality.verdicts import claims_path
+from sharecap.quality.sentence_verdicts import claims_path
 from tests.quality.layered import dataset_of, ids_of, typed
 
 TEXT = "A man waves. He wears a red hat. The dog sleeps. It rains."

@@ -23,7 +23,7 @@ from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.quality.chair import CHAIR
 from sharecap.quality.scores import read_scores, scores_path
-from sharecap.quality.verdicts import bad_sentences
+from sharecap.quality.sentence_verdicts import bad_sentences
 from sharecap.records import Caption
 
 TRIMMED = "trimmed"
@@ -97,10 +97,11 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
 
 
 def trim(dataset: Path, layer: str, to: str, verdicts: Collection[str]) -> Artifact:
-    """Seal layer `to`: `layer` without the sentences that have one of these verdicts (`verdicts.py`).
+    """Seal layer `to`: `layer` without the sentences that have one of these verdicts.
 
-    Counted: captions `trimmed`, `sentences_dropped`, `without_verdict`, and failures `trimmed_away`. A
-    verdict on a sentence or an image that the layer doesn't have is an error: nothing is guessed.
+    They are read as `sentence_verdicts.py` says. Counted: captions `trimmed`, `sentences_dropped`,
+    `without_verdict`, and failures `trimmed_away`. A verdict on a sentence or an image that the layer doesn't
+    have is an error: nothing is guessed.
     """
     bad, known, files = bad_sentences(dataset, layer, verdicts)
     if strangers := known - {caption.image_id for caption in read_layer(dataset, layer)}:
