@@ -12,8 +12,8 @@ from sharecap.captions.layer import open_layer, read_layer, read_missing
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.quality.curate import LOST, Rule, curate, thin, trim
-from sharecap.quality.marks import claims_path
 from sharecap.quality.scores import scores_path
+from sharecap.quality.sentence_verdicts import claims_path
 from tests.quality.layered import dataset_of, ids_of, typed
 
 TEXT = "A man waves. He wears a red hat. The dog sleeps. It rains."
@@ -81,7 +81,7 @@ def test_captions_without_a_score_stay_and_are_counted(dataset: Path) -> None:
         "without_score": IMAGES - 3,
     }
     (why,) = [one.error for one in read_missing(dataset, "kept") if one.kind == "dropped_by_score"]
-    assert why == "0.1, not score at least 0.5"
+    assert why == "score 0.1"
     assert {caption.origin for caption in read_layer(dataset, "kept")} == {"one"}
     assert set(texts(dataset, "one").values()) == {TEXT}
 
@@ -231,7 +231,7 @@ def test_the_same_rule_again_does_nothing_and_another_needs_another_name(dataset
     scored(dataset, 0.1, 0.9)
     first = curate(dataset, "one", "kept", Rule(at_least=0.5))
     assert curate(dataset, "one", "kept", Rule(at_least=0.5)) == first
-    with pytest.raises(UsageError, match="was made with another rule"):
+    with pytest.raises(UsageError, match="was made with another bounds, rule"):
         curate(dataset, "one", "kept", Rule(at_least=0.6))
 
 

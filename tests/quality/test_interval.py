@@ -33,6 +33,10 @@ def test_intervals_cover_the_mean_about_as_often_as_they_say() -> None:
     assert 180 <= held <= 198
 
 
+def test_no_image_has_no_value() -> None:
+    assert Sums(0, 2, ("x",)).estimates() == [{}, {}]
+
+
 def test_one_image_has_a_value_and_no_interval() -> None:
     (found,) = filled(np.array([2.0])).estimates()
     assert (found["x"].value, found["x"].low, found["x"].high) == (2.0, None, None)

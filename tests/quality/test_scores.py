@@ -40,8 +40,9 @@ def test_a_score_of_ours_is_replaced(tmp_path: Path) -> None:
     ]
 
 
-def test_what_others_wrote_stays(tmp_path: Path) -> None:
-    mine = {"image_id": A, "score": 0.9, "sentences": ["right", ""], "rater": "Ann"}
+@pytest.mark.parametrize("said", [{}, {"by": "a judge"}])
+def test_what_others_wrote_stays(tmp_path: Path, said: dict[str, str]) -> None:
+    mine = {"image_id": A, "score": 0.9, **said, "sentences": ["right", ""], "rater": "Ann"}
     theirs(tmp_path, mine, {"image_id": B, "sentences": ["wrong"]})
     assert written(tmp_path, (A, {"x": 0.5})) == [
         {**mine, "measures": {"x": 0.5}},

@@ -128,8 +128,13 @@ def test_models_that_are_not_there_or_have_no_tagger_are_named(tmp_path: Path) -
     with pytest.raises(UsageError, match="cannot load the spaCy model"):
         open_tagger(str(tmp_path / "broken"))
     spacy.blank("en").to_disk(tmp_path / "blank")
-    with pytest.raises(UsageError, match="the spaCy model has no tagger"):
-        tagged("Dogs sleep.", open_tagger(str(tmp_path / "blank")))
+    with pytest.raises(UsageError, match="this spaCy model does not tag English"):
+        open_tagger(str(tmp_path / "blank"))
+    german = spacy.blank("de")
+    german.add_pipe("attribute_ruler")
+    german.to_disk(tmp_path / "german")
+    with pytest.raises(UsageError, match="this spaCy model does not tag English"):
+        open_tagger(str(tmp_path / "german"))
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ words.sqlite            words that were read in the pictures, where prompts hold
 layers/<name>/          sealed caption layers (artifacts)
 fusions/<name>/         pairs of texts that became layer <name>, as a dataset of their own
 judgements/<name>/      questions to a judge about captions, and its answers, as a dataset of their own
-view/, review.sqlite, studies/<name>/
+view/, review.sqlite, studies/<name>/, scores/<layer>.jsonl
                         what the page keeps, and what people did there (captions/page_files.py)
-scores/<layer>.jsonl    scores of captions (quality/scores.py); <layer>.claims.jsonl: verdicts on claims
 runs/<layer>.json       what captioning runs set out to do, for who watches them
 exports.jsonl           what was exported where; takedown.jsonl: images that must stay out
 """

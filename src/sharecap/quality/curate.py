@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,8 +22,8 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.quality.chair import CHAIR
-from sharecap.quality.marks import bad_sentences
 from sharecap.quality.scores import read_scores, scores_path
+from sharecap.quality.sentence_verdicts import bad_sentences
 from sharecap.records import Caption
 
 TRIMMED = "trimmed"
@@ -80,11 +80,15 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
         gone = _worst(found, rule.worst, highest=measure in LOWER_IS_BETTER)
     else:
         gone = {image for image, value in found.items() if _out(value, rule)}
-    config = {"rule": rule.told, "scores_digest": file_digest(scores_path(dataset, layer))}
+    config = {
+        "rule": rule.told,
+        "bounds": asdict(rule),
+        "scores_digest": file_digest(scores_path(dataset, layer)),
+    }
 
     def change(caption: Caption, counts: Counter[str]) -> Caption | Missing:
         if caption.image_id in gone:
-            return Missing(caption.image_id, LOW, f"{found[caption.image_id]:g}, not {rule.told}")
+            return Missing(caption.image_id, LOW, f"{measure or 'score'} {found[caption.image_id]:g}")
         counts["kept"] += 1
         counts["without_score"] += caption.image_id not in found
         return caption
@@ -93,10 +97,11 @@ def curate(dataset: Path, layer: str, to: str, rule: Rule) -> Artifact:
 
 
 def trim(dataset: Path, layer: str, to: str, verdicts: Collection[str]) -> Artifact:
-    """Seal layer `to`: `layer` without the sentences that have one of these verdicts (`marks.py`).
+    """Seal layer `to`: `layer` without the sentences that have one of these verdicts.
 
-    Counted: captions `trimmed`, `sentences_dropped`, `without_verdict`, and failures `trimmed_away`. A
-    verdict on a sentence or an image that the layer doesn't have is an error: nothing is guessed.
+    They are read as `sentence_verdicts.py` says. Counted: captions `trimmed`, `sentences_dropped`,
+    `without_verdict`, and failures `trimmed_away`. A verdict on a sentence or an image that the layer doesn't
+    have is an error: nothing is guessed.
     """
     bad, known, files = bad_sentences(dataset, layer, verdicts)
     if strangers := known - {caption.image_id for caption in read_layer(dataset, layer)}:

@@ -32,7 +32,7 @@ class Sums:
     """Tops and bottoms of measures, summed by group of images, for each of several `columns`."""
 
     def __init__(self, images: int, columns: int, measures: tuple[str, ...]) -> None:
-        self._groups, self._all = min(images, GROUPS), images
+        self._groups, self._all = max(1, min(images, GROUPS)), images
         self._measures = {name: i for i, name in enumerate(measures)}
         self._sums = np.zeros((self._groups, columns, len(measures), 2))
 

@@ -22,7 +22,7 @@ Verdict = Literal["right", "wrong", ""]
 
 
 class Scored(BaseModel):
-    """One line. `by` names the measure that `score` is, where it came from here."""
+    """One line. `by` says what `score` is: the name of one of `measures`, or who else gave it."""
 
     model_config = ConfigDict(extra="allow")
     image_id: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -68,9 +68,10 @@ class Scores:
     def __enter__(self) -> Self:
         if self._path.exists():
             for old in read_scores(self._path):
-                kept = old.model_dump(exclude_unset=True, exclude={"image_id", "by", "measures"})
-                if self._chosen or old.by is not None:
+                kept = old.model_dump(exclude_unset=True, exclude={"image_id", "measures"})
+                if self._chosen or old.by in old.measures:
                     kept.pop("score", None)
+                    kept.pop("by", None)
                 if kept:
                     self._theirs[old.image_id] = kept
         with disk_errors(self._path):

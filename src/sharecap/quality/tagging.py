@@ -26,6 +26,9 @@ _TOKEN = re.compile(
     r"|[^\W\d_](?:[^\W_]|[-'](?=[^\W_]))*"  # words with their hyphens and apostrophes
     r"|\S"
 )
+_TAGGERS = frozenset({"tagger", "attribute_ruler"})
+"""Parts of a spaCy model that set the Penn tags."""
+
 _CLITICS = ("s", "m", "d", "re", "ve", "ll")
 _PARTS = {"NN": "nouns", "JJ": "adjectives", "RB": "adverbs", "VB": "verbs", "CD": "numerals"}
 
@@ -64,7 +67,7 @@ class Textblob:
 
 
 class Spacy:
-    """A spaCy model, by its package's name or its directory."""
+    """A spaCy model of English, by its package's name or its directory. `UsageError` for any other."""
 
     def __init__(self, model: str) -> None:
         try:
@@ -78,20 +81,19 @@ class Spacy:
             todo = f"install one (python -m spacy download en_core_web_sm), or --tagger {TEXTBLOB}"
             raise UsageError(f"cannot load the spaCy model ({what})", where=model, todo=todo) from None
         meta = self._model.meta
+        if meta["lang"] != "en" or not _TAGGERS.intersection(self._model.pipe_names):
+            todo = f"choose an English model with a tagger, or --tagger {TEXTBLOB}"
+            raise UsageError("this spaCy model does not tag English", where=model, todo=todo)
         self.name = (
             f"spaCy {importlib.metadata.version('spacy')} ({meta['lang']}_{meta['name']} {meta['version']})"
         )
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-        """See `Tagger`; `UsageError` for a model without one."""
+        """See `Tagger`."""
         from spacy.tokens import Doc
 
         docs = (Doc(self._model.vocab, words=list(words)) for words in sentences)
-        tagged = [[token.tag_ for token in doc] for doc in self._model.pipe(docs)]
-        if any(tagged) and not any(tag for tags in tagged for tag in tags):
-            todo = f"choose a model that has one, or --tagger {TEXTBLOB}"
-            raise UsageError("the spaCy model has no tagger", where=self.name, todo=todo)
-        return tagged
+        return [[token.tag_ for token in doc] for doc in self._model.pipe(docs)]
 
 
 def open_tagger(name: str | None = None) -> Tagger:
