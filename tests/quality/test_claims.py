@@ -89,6 +89,15 @@ def test_nothing_is_asked_or_paid_twice_and_more_images_keep_what_was_judged(wor
     assert few.cost_usd < more.cost_usd < 3 * few.cost_usd
 
 
+def test_another_temperature_is_another_judgement_and_the_first_is_kept(world: World) -> None:
+    with world.judge() as judge:
+        first = judge_claims(world.bench(judge), "teacher", images=2)
+        cold = judge_claims(world.bench(judge, temperature=0.0), "teacher", images=2)
+        again = judge_claims(world.bench(judge), "teacher", images=2)
+    assert cold.requests == first.requests > 0
+    assert again.requests == 0
+
+
 def test_the_budget_is_a_wall_over_both_stages(world: World) -> None:
     with world.judge() as judge:
         with pytest.raises(UsageError, match="a budget needs a price"):

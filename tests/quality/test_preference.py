@@ -15,8 +15,8 @@ from sharecap.quality.preference import (
     preference_lines,
     preferences,
     strengths,
-    wilson,
 )
+from sharecap.quality.shares import shares_of, wilson
 from sharecap.scenes.judge import preferred
 from tests.captions.conftest import Typed, typed
 
@@ -39,6 +39,15 @@ def test_wilson_s_interval_is_the_textbook_s() -> None:
     everything = wilson([1.0] * 20)
     assert (everything.value, everything.high) == (1.0, pytest.approx(1.0))
     assert everything.low == pytest.approx(0.8389, abs=1e-4)
+
+
+def test_shares_of_labels_that_all_agree_are_no_certainty() -> None:
+    images = ["a", "a", "b", "c"]
+    found = shares_of(images, ["right"] * 4, ["right", "wrong"])
+    assert found == {"right": wilson([1.0] * 3), "wrong": wilson([0.0] * 3)}
+    mixed = shares_of(images, ["right", "wrong", "right", "right"], ["right", "wrong"])
+    assert (mixed["right"].value, mixed["wrong"].value) == (0.75, 0.25)
+    assert shares_of([], [], ["right"]) == {}
 
 
 def test_strengths_are_those_that_the_wins_were_made_from() -> None:

@@ -10,7 +10,7 @@ import pytest
 from sharecap.captions.layer import write_layer
 from sharecap.images.add import add
 from sharecap.images.catalog import Catalog
-from sharecap.quality.preference import wilson
+from sharecap.quality.shares import wilson
 from sharecap.records import Caption
 from sharecap.web.outcome import krippendorff, outcome_of
 from sharecap.web.study import Study, create, vote, votes

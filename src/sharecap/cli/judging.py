@@ -18,6 +18,9 @@ PriceOf = Annotated[
     typer.Option("--price", help="[MODEL=]IN,OUT in USD per million tokens (default: sharecap's table)."),
 ]
 AtOnce = Annotated[int | None, typer.Option("--concurrency", min=1, help="Requests in flight (default: 16).")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", min=0.0, help="Default: the server's own; 0 varies least.")
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed.")]
 
 
@@ -38,6 +41,7 @@ def judge(
     budget: BudgetUsd = None,
     price: PriceOf = None,
     concurrency: AtOnce = None,
+    temperature: Temperature = None,
     retry_failed: RetryFailed = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +51,7 @@ def judge(
     from sharecap.quality.claims import claims_lines, judge_claims
     from sharecap.quality.usefulness import judge_usefulness, useful_lines
 
-    bench = Bench(dataset, model, budget, price or (), concurrency, retry_failed, quiet=False)
+    bench = Bench(dataset, model, budget, price or (), concurrency, temperature, retry_failed, quiet=False)
     if questions is not None:
         if checked:
             raise UsageError("--checked is about claims", todo="leave out --questions")
@@ -69,6 +73,7 @@ def prefer(
     budget: BudgetUsd = None,
     price: PriceOf = None,
     concurrency: AtOnce = None,
+    temperature: Temperature = None,
     retry_failed: RetryFailed = False,
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +82,6 @@ def prefer(
     from sharecap.quality.cases import Bench
     from sharecap.quality.comparison import compare_layers, prefer_lines
 
-    bench = Bench(dataset, model, budget, price or (), concurrency, retry_failed, quiet=False)
+    bench = Bench(dataset, model, budget, price or (), concurrency, temperature, retry_failed, quiet=False)
     report = compare_layers(bench, layers, images=images)
     show(plain(report), as_json, prefer_lines(report))

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from sharecap.artifact import key_of
 from sharecap.captions.captioner import ANYWHERE, Answer, Place, Request, Sampling
 from sharecap.captions.gates import FAILURES, GATES
 from sharecap.captions.layer import read_layer, read_missing
@@ -123,6 +124,7 @@ class Bench:
     budget_usd: float | None = None
     prices: Sequence[str] = ()  # "[MODEL=]IN,OUT", before the table's
     concurrency: int | None = None
+    temperature: float | None = None  # None: the server's own; some judges take no other
     retry_failed: bool = False
     quiet: bool = True
     reports: list[RunReport] = field(default_factory=list)
@@ -159,9 +161,10 @@ class Bench:
         if not unique:
             return Answers({}, {})
         endpoint = self._open()
-        judge = f"{name}.{kind}.{hashlib.sha256(endpoint.fingerprint.encode()).hexdigest()[:8]}"
-        layer_path(self.dataset, name)  # which checks the name
-        place = self.dataset / JUDGEMENTS / judge
+        sampling = Sampling(max_tokens=max_tokens, temperature=self.temperature)
+        # Another judge, wording or sampling is another judgement, and leaves this one's answers as they are.
+        how = key_of("judgement", [endpoint.fingerprint, DIGEST, sampling], {})[:12]
+        place = self.dataset / JUDGEMENTS / f"{layer_path(self.dataset, name).name}.{kind}.{how}"
         with disk_errors(place):
             place.mkdir(parents=True, exist_ok=True)
             with held(place):
@@ -175,7 +178,7 @@ class Bench:
             concurrency=self.concurrency,
             budget_usd=left,
             price=self.price,
-            sampling=Sampling(max_tokens=max_tokens, temperature=0.0),
+            sampling=sampling,
             accept=ACCEPTED,
             retry_failed=self.retry_failed,
             progress=Progress(f"{kind}: judged", quiet=self.quiet),

@@ -19,6 +19,7 @@ from sharecap.quality.cases import Bench, Case
 from sharecap.quality.correction import corrected
 from sharecap.quality.mending import mended
 from sharecap.quality.sample import Row, drawn
+from sharecap.quality.shares import shares_of, wilson
 from sharecap.quality.shown import lost, number, percent, took
 from sharecap.quality.shown import rows as rows_of
 from sharecap.quality.verdicts import (
@@ -151,21 +152,14 @@ def _estimates(
     verdicts: Sequence[Verdict], split: dict[str, int]
 ) -> tuple[Estimate | None, dict[str, Estimate], Estimate | None]:
     """(claims per caption, verdict -> share, share of captions without a contradicted claim)."""
-    scores = {}
-    if split:
-        scores["per caption"] = (Mean(1.0, tuple(split), tuple(map(float, split.values()))),)
-    by_image: dict[str, list[str]] = {}
-    for one in verdicts:
-        by_image.setdefault(one.image, []).append(one.verdict)
-    if verdicts:
-        images = tuple(one.image for one in verdicts)
-        for name in VERDICTS:
-            scores[name] = (Mean(1.0, images, tuple(float(one.verdict == name) for one in verdicts)),)
-        clean = tuple(float("contradicted" not in said) for said in by_image.values())
-        scores["clean"] = (Mean(1.0, tuple(by_image), clean),)
-    found = intervals(scores)
-    shares = {name: found[name] for name in VERDICTS if name in found}
-    return found.get("per caption"), shares, found.get("clean")
+    images = [one.image for one in verdicts]
+    shares = shares_of(images, [one.verdict for one in verdicts], VERDICTS)
+    wrong = {one.image for one in verdicts if one.verdict == "contradicted"}
+    clean = wilson([float(image not in wrong) for image in dict.fromkeys(images)]) if images else None
+    if not split:
+        return None, shares, clean
+    number_of = (Mean(1.0, tuple(split), tuple(map(float, split.values()))),)
+    return intervals({"claims": number_of})["claims"], shares, clean
 
 
 def _corrected(verdicts: Sequence[Verdict], right: Sequence[tuple[str, Verdict]]) -> dict[str, Estimate]:

@@ -21,9 +21,9 @@ from sharecap.quality.preference import (
     preference_lines,
     preferences,
     strengths,
-    wilson,
 )
 from sharecap.quality.sample import drawn
+from sharecap.quality.shares import wilson
 from sharecap.quality.shown import lost, percent, took
 from sharecap.quality.wording import DIGEST, prefer_prompt, read_choice
 from sharecap.statistics import Estimate

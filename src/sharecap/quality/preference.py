@@ -4,7 +4,6 @@ The layout is that of the paper's Table 2 (one preferred, the other, comparable)
 not independent, so an image counts once in an interval, however many answered. Pure; only answers count.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sharecap.quality.shares import wilson
 from sharecap.quality.shown import number, rows
 from sharecap.statistics import Estimate, interval_of
-
-Z = 1.959964
-"""Of a 95 % interval."""
 
 RESAMPLES = 400
 PRIOR = 0.5
@@ -95,18 +92,6 @@ def _preference(a: str, b: str, choices: Sequence[Choice]) -> Preference:
 
     half = wilson([sum(x) / len(x) for x in images.values()]) if images else None
     return Preference(a, b, found[1.0], found[0.0], found[0.5], half, share(1.0), share(0.0), share(0.5))
-
-
-def wilson(shares: Sequence[float]) -> Estimate:
-    """Mean of values between 0 and 1, one per image, with Wilson's 95 % interval.
-
-    It stays within 0 and 1 and does not shrink to a point when all agree. Values between 0 and 1 vary less
-    than the zeros and ones that it is made for, so with ties and several raters it is on the wide side.
-    """
-    n, p = len(shares), sum(shares) / len(shares)
-    middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def strengths(layers: Sequence[str], choices: Sequence[Choice]) -> list[Strength]:

@@ -18,6 +18,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.dataset import disk_errors
 from sharecap.quality.cases import Bench, Case
 from sharecap.quality.sample import Row, drawn
+from sharecap.quality.shares import shares_of
 from sharecap.quality.shown import lost, points, rows, took
 from sharecap.quality.wording import (
     DIGEST,
@@ -28,7 +29,7 @@ from sharecap.quality.wording import (
     read_questions,
     write_prompt,
 )
-from sharecap.statistics import Estimate, Mean, compare, intervals
+from sharecap.statistics import Estimate, Mean, compare
 
 WRITE_TOKENS, ANSWER_TOKENS = 2_048, 256
 
@@ -91,7 +92,7 @@ def judge_usefulness(
         images=len(rows),
         asked=len(questions),
         questions=sum(map(len, questions.values())),
-        shares={layer: shares_of(outcomes) for layer, outcomes in found.items() if outcomes},
+        shares={layer: _shares(outcomes) for layer, outcomes in found.items() if outcomes},
         differences=_differences(found, layers),
         failures=dict(sorted(failures.items())),
         requests=sum(report.requests for report in bench.reports),
@@ -171,12 +172,8 @@ def outcome_of(one: Question, questions: Sequence[Question], said: Mapping[int, 
     return "right" if letter == one.right else "not told" if letter == NOT_TOLD else "wrong"
 
 
-def shares_of(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
-    """Outcome -> its share, with the interval over images."""
-    images = tuple(one.image for one in outcomes)
-    return intervals(
-        {name: (Mean(1.0, images, tuple(float(o.outcome == name) for o in outcomes)),) for name in OUTCOMES}
-    )
+def _shares(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
+    return shares_of([one.image for one in outcomes], [one.outcome for one in outcomes], OUTCOMES)
 
 
 def _differences(found: Mapping[str, Sequence[Outcome]], layers: Sequence[str]) -> dict[str, Estimate]:
