@@ -198,7 +198,7 @@ MME |= {"numerical_calculation": (20, 0.45), "text_translation": (20, 0.55), "co
 
 
 def worlds(scale: float = 1.0) -> dict[str, World]:
-    """The benchmarks; `scale` makes samples smaller, down to 24 images (60 for rare, long-tailed figures)."""
+    """The benchmarks; `scale` makes samples smaller, down to 24 images (60 for rare or long-tailed ones)."""
 
     def n(images: int) -> int:
         return max(min(images, 24), round(images * scale))

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from sharecap.errors import SharecapError
-from sharecap.evals.comparison import Model, compare_all, compare_models, compare_runs, read_model
+from sharecap.evals.comparison import (
+    Model,
+    compare_all,
+    compare_models,
+    compare_runs,
+    read_model,
+    read_models,
+)
 from sharecap.evals.results import Run
 from sharecap.evals.runner import keep_predictions
 from sharecap.evals.tables import comparison_lines
@@ -59,10 +66,10 @@ def test_the_runs_spread_widens_the_interval() -> None:
 
 
 def test_intervals_of_seeds_and_images_hold_the_truth() -> None:
-    """200 pairs of models, equal but for their seeds: zero lies in 93 to 97 of 100 intervals or more."""
+    """120 pairs of models, equal but for their seeds: zero lies in 114 of the intervals, or some more or less."""
     rng = np.random.default_rng(1)
     held = 0
-    for trial in range(200):
+    for trial in range(120):
         sides = []
         for name in ("a", "b"):
             levels = 0.6 + rng.normal(0, 0.03, 3)
@@ -70,7 +77,7 @@ def test_intervals_of_seeds_and_images_hold_the_truth() -> None:
             sides.append(Model(name, runs))
         found = compare_models(*sides, resamples=300).benchmarks["scienceqa"]["accuracy"].difference
         held += found.low <= 0 <= found.high
-    assert held >= 186
+    assert held >= 109
 
 
 def test_one_run_against_several_says_what_is_not_in_the_interval() -> None:
@@ -88,7 +95,7 @@ def test_the_correction_is_over_all_benchmarks_and_models() -> None:
     assert corrected[1] == pytest.approx(2 * ps[1])
     assert corrected[0] == pytest.approx(max(ps[0], corrected[1]))
     text = "\n".join(comparison_lines(found))
-    assert "p corrected for all 2 looks" in text
+    assert "p corrected for looking 2 times" in text
     assert text.count("scienceqa: accuracy (of 100)") == 1
 
 
@@ -108,6 +115,10 @@ def test_models_are_read_with_and_without_a_name(tmp_path: Path) -> None:
     both = f"{tmp_path / 'one'},{tmp_path / 'two'}"
     assert [len(read_model(text).runs) for text in (both, f"ours={both}")] == [2, 2]
     assert [read_model(text).name for text in (both, f"ours={both}")] == ["one", "ours"]
+    same = [str(tmp_path / "one"), f"one={both}"]
+    assert [model.name for model in read_models(same)] == same
+    with pytest.raises(SharecapError, match="a model stands there twice"):
+        read_models([same[0], same[0]])
     for wrong in (f"={both}", f"ours={both},", f"{both},{tmp_path / 'one'}"):
         with pytest.raises(SharecapError):
             read_model(wrong)

@@ -67,7 +67,7 @@ def test_the_tables_say_every_number_with_its_interval(
     text = "\n".join(comparison_lines(compare_all(models(*runs), resamples=200)))
     assert "total (of 1400)" in text
     assert "+200.00" in text
-    assert "p corrected for all 3 looks; *: below 0.05 even so" in text
+    assert "p corrected for looking 3 times; *: below 0.05 even so" in text
     assert "mmbench: McNemar p 0.250 (3 right in scripted only, 0 in colorless only)" in text
     assert "0 and 6 of 48 answers could not be parsed" in text
     assert "overall" in text

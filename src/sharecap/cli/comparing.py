@@ -28,7 +28,7 @@ def compare(
     """Compare the first model with each other one, item by item: differences with paired 95 % intervals."""
     from sharecap.artifact import plain
     from sharecap.evals.clean import clean_lines, clean_models
-    from sharecap.evals.comparison import compare_all, read_model
+    from sharecap.evals.comparison import compare_all, read_models
     from sharecap.evals.tables import comparison_lines
     from sharecap.images.overlap import seen_images
     from sharecap.report.differences import check_plot, draw_differences
@@ -38,7 +38,7 @@ def compare(
         raise UsageError("one model alone", todo=todo)
     if plot:
         check_plot(plot)
-    read = [read_model(text) for text in models]
+    read = read_models(models)
     found = compare_all(read) if len(read) > 1 else []
     result = {"comparisons": plain(found)}
     lines = comparison_lines(found) if found else []

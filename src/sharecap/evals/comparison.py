@@ -52,11 +52,25 @@ class RunComparison:
     """Task -> the headline's p after Holm's correction over all benchmarks and models compared at once."""
 
 
+def read_models(texts: Sequence[str]) -> list[Model]:
+    """Models as `read_model` has them; those of one name are told apart by what was given."""
+    models = [read_model(text) for text in texts]
+    names = [model.name for model in models]
+    found = [
+        replace(model, name=text) if names.count(model.name) > 1 else model
+        for model, text in zip(models, texts, strict=True)
+    ]
+    if len({model.name for model in found}) < len(found):
+        raise UsageError("a model stands there twice", todo="name each once")
+    return found
+
+
 def read_model(text: str) -> Model:
     """`RUN`, or several runs of one model: `RUN,RUN`, with a name before them if wanted: `NAME=RUN,RUN`."""
     if Path(text).exists():
         run = read_run(Path(text))
-        return Model(run.name, (run,))
+        # Predictions from elsewhere are called by their path, which is long and often the same.
+        return Model(Path(text).resolve().name if "/" in run.name else run.name, (run,))
     name, named, rest = text.partition("=")
     places = (rest if named else text).split(",")
     if not all(places) or (named and not name):

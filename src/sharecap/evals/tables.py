@@ -15,7 +15,7 @@ from rich.table import Table
 from sharecap.evals.comparison import RunComparison
 from sharecap.statistics import POWER, Comparison, Estimate
 
-NUMBERS = ("score", "difference", "less it", "could show")
+NUMBERS = ("score", "difference", "first - it", "could show")
 
 
 def score_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -64,7 +64,7 @@ def _all_metrics(found: RunComparison) -> Table:
 
 def _headlines(found: Sequence[RunComparison]) -> Table:
     interval = f"{found[0].level:.0%} interval"
-    table = _table("headline", "model", "score", interval, "less it", interval, "p", "Holm", "could show")
+    table = _table("headline", "model", "score", interval, "first - it", interval, "p", "Holm", "could show")
     first = found[0]
     for task in dict.fromkeys(task for one in found for task in one.benchmarks):
         seen = [one for one in found if task in one.benchmarks]
@@ -92,9 +92,9 @@ def _legend(found: Sequence[RunComparison]) -> list[str]:
     """What the columns mean, and what a reader must know beside them."""
     family = sum(len(one.corrected) for one in found)
     notes = [
-        f"less it: {found[0].a} less this model, on the same items; could show: the smallest true difference "
-        f"that so many items would show in {POWER:.0%} of samples",
-        f"Holm: p corrected for all {family} looks; *: below {1 - found[0].level:.2f} even so",
+        f"first - it: {found[0].a} less this model, on the same items",
+        f"could show: the smallest true difference that so many items would show in {POWER:.0%} of samples",
+        f"Holm: p corrected for looking {family} times; *: below {1 - found[0].level:.2f} even so",
     ]
     if any(runs > 1 for one in found for runs in one.runs):
         notes.append(
@@ -108,8 +108,9 @@ def _legend(found: Sequence[RunComparison]) -> list[str]:
             only = f"{test.only_a:,} right in {one.a} only, {test.only_b:,} in {one.b} only"
             notes.append(f"{task}: McNemar p {_chance(test.p)} ({only})")
         notes += [
-            f"{task}: {a:,} and {b:,} of {one.items[task]:,} answers could not be parsed and count as wrong"
+            f"{task}: {a:,} and {b:,} of {one.items[task]:,} answers could not be parsed"
             for task, (a, b) in one.unparsed.items()
+            if a or b
         ]
         notes += [f"{name}: not in all runs, not compared" for name in one.only_in_one]
     return list(dict.fromkeys(notes))
