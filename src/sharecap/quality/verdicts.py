@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sharecap.artifact import write_atomically
 from sharecap.captions.edits import Edit
@@ -15,6 +16,7 @@ from sharecap.captions.page_files import SCORES
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.dataset import disk_errors
+from sharecap.quality.scores import read_scores, scores_path
 from sharecap.quality.wording import VERDICTS
 
 
@@ -50,38 +52,44 @@ def path_of(dataset: Path, layer: str, what: str) -> Path:
     return dataset / SCORES / f"{layer}.{what}.jsonl"
 
 
+JUDGE = "sharecap judge"
+"""Says in a line of the page's scores that score and sentences come from verdicts."""
+
+
 def write_for_page(dataset: Path, layer: str, verdicts: Sequence[Verdict], texts: Mapping[str, str]) -> bool:
     """Have the page colour sentences and sort by the share of supported claims; `texts` are by image id.
 
-    False, and nothing written, where the layer has scores that come from elsewhere.
+    Measures in the file stay. False, and nothing written, where scores or marks of others are in it.
     """
-    path = dataset / SCORES / f"{layer}.jsonl"
-    if path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS.encode()):
-        return False
-    if not verdicts:
-        path.unlink(missing_ok=True)
-        return True
+    path = scores_path(dataset, layer)
+    lines: dict[str, dict[str, Any]] = {}
+    for old in read_scores(path) if path.exists() else ():
+        if old.by != JUDGE and (old.sentences or (old.score is not None and old.by not in old.measures)):
+            return False
+        kept = old.model_dump(exclude_unset=True, exclude={"sentences", "score", "by"})
+        if old.measures:
+            lines[old.image_id] = kept
     by_image: dict[str, list[Verdict]] = {}
     for one in verdicts:
         by_image.setdefault(one.image, []).append(one)
-    lines = []
     for image, said in by_image.items():
         of = [{one.verdict for one in said if one.sentence == n} for n in range(len(sentences(texts[image])))]
-        facts = {
-            "image_id": image,
+        lines[image] = lines.get(image, {"image_id": image}) | {
             "score": sum(one.verdict == "supported" for one in said) / len(said),
+            "by": JUDGE,
             "sentences": [
                 "wrong" if "contradicted" in s else "right" if s == {"supported"} else "" for s in of
             ],
         }
-        lines.append(f"{_OURS}, {json.dumps(facts)[1:]}\n")
     with disk_errors(path):
-        write_atomically(path, "".join(lines))
+        if not lines:
+            path.unlink(missing_ok=True)
+            return True
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(
+            path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
+        )
     return True
-
-
-_OURS = '{"by": "sharecap judge"'
-"""Begins every line of the page's scores that come from verdicts."""
 
 
 def write_lines(path: Path, lines: Sequence[Verdict | Failure | Edit]) -> None:
