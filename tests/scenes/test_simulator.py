@@ -329,6 +329,7 @@ def test_a_simulator_that_cannot_start_says_why(world, tmp_path):
         "can't write the log": Settings(truth=(truth,), log=tmp_path / "no" / "log.jsonl"),
         "is not set": Settings(truth=(truth,), require_key_env="NO_SUCH_VARIABLE_HERE"),
         "mistakes": Settings(truth=(truth,), mistakes=2.0),
+        "a judge's errors": Settings(truth=(truth,), judge_errors=-0.1),
     }
     for words, settings in broken.items():
         with pytest.raises(SharecapError, match=words), serving(settings):

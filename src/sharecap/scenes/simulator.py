@@ -366,9 +366,9 @@ def _opened(log: Path | None) -> AbstractContextManager[TextIO | None]:
 async def _serve(settings: Settings, until_eof: TextIO | None = None) -> None:
     """Serve until a signal or, where `until_eof` is given, until its other end is closed."""
     check_faults(settings.faults)
-    for rate in (settings.mistakes, settings.judge_errors):
+    for what, rate in (("mistakes", settings.mistakes), ("a judge's errors", settings.judge_errors)):
         if not 0 <= rate <= 1:
-            raise UsageError("the rate of mistakes must lie between 0 and 1", where=rate)
+            raise UsageError(f"the rate of {what} must lie between 0 and 1", where=rate)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with _opened(settings.log) as log:
         app = Simulator(settings, log).application()
