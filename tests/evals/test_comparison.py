@@ -66,7 +66,7 @@ def test_the_runs_spread_widens_the_interval() -> None:
 
 
 def test_intervals_of_seeds_and_images_hold_the_truth() -> None:
-    """120 pairs of models, equal but for their seeds: zero lies in 114 of the intervals, or some more or less."""
+    """120 pairs of models, equal but for their seeds: zero lies in about 114 of the intervals."""
     rng = np.random.default_rng(1)
     held = 0
     for trial in range(120):
