@@ -12,7 +12,7 @@ and the width is itself an estimate. So the percentiles are taken as much furthe
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def compare(
         of_a, of_b = sums.spread(parts_a, own_a), sums.spread(parts_b, own_b)
         between = sums.spread([*parts_a, *((-weight, t, c) for weight, t, c in parts_b)], own_a, own_b)
         rows_a, rows_b = _noisy(drawn[2 * i], of_a, seed + 1), _noisy(drawn[2 * i + 1], of_b, seed + 2)
-        point, rows = value(a) - value(b), rows_a - rows_b
+        point, rows = _less(value(a), value(b)), _less(rows_a, rows_b)
         known = not between.thin
         found[name] = Comparison(
             a=_estimate(value(a), rows_a, of_a, level),
@@ -300,7 +300,12 @@ def _p(point: float, rows: Floats, spread: _Spread) -> float:
 
 
 _NOTHING = 1e-9
-"""Standard deviation, as a share of the value, below which all draws are alike but for rounding."""
+"""Differences, as a share of the values, that come of rounding: the same runs in another order."""
+
+
+def _less(a: Any, b: Any) -> Any:
+    """a - b, of numbers or of draws; exactly zero where only rounding tells them apart."""
+    return np.where(np.abs(a - b) > _NOTHING * (np.abs(a) + np.abs(b)), a - b, 0.0 * (a - b))
 
 
 def _detectable(rows: Floats, spread: _Spread, level: float) -> float | None:

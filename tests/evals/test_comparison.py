@@ -124,6 +124,14 @@ def test_models_are_read_with_and_without_a_name(tmp_path: Path) -> None:
             read_model(wrong)
 
 
+def test_the_order_of_a_models_runs_decides_nothing() -> None:
+    a = several("a", 0.61, 0.72, 0.83)
+    found = compare_models(a, Model("b", a.runs[::-1])).benchmarks["scienceqa"]["accuracy"]
+    assert found.difference.value == 0
+    assert not found.decided
+    assert found.p > 0.9
+
+
 def test_seeds_that_answered_other_items_are_refused() -> None:
     a = several("a", 0.7, 0.7)
     short = Model(

@@ -13,6 +13,7 @@ from typing import Literal
 from sharecap import artifact
 from sharecap.evals.comparison import RunComparison, compare_runs
 from sharecap.evals.results import Run, overall, read_run
+from sharecap.evals.student import quantile
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.lab import Bench
@@ -116,8 +117,6 @@ def over_seeds(each: Sequence[Estimate]) -> Estimate:
     """
     if len(each) == 1:
         return each[0]
-    from scipy.stats import t  # type: ignore[import-untyped]
-
     values = [one.value for one in each]
-    half = float(t.ppf(0.975, len(each) - 1)) * stdev(values) / len(each) ** 0.5
+    half = quantile(0.975, len(each) - 1) * stdev(values) / len(each) ** 0.5
     return Estimate(fmean(values), fmean(values) - half, fmean(values) + half)
