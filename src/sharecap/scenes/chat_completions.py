@@ -30,7 +30,7 @@ class Question:
 
     model: str
     prompt: str  # all text of all messages
-    image: bytes  # the image file in the data URL
+    image: bytes  # the image file in the data URL; empty: the question is of words alone
     detail: str  # "low" costs a flat number of tokens
     max_tokens: int | None
     sampling: str  # what else can change an answer, as one string
@@ -76,15 +76,14 @@ def read_question(body: bytes) -> Question:
         raise RequestError("max_tokens must be at least 1.", code="invalid_value", param="max_tokens")
     parts = _parts(fields.get("messages"))
     images = [part["image_url"] for part in parts if part["type"] == "image_url"]
-    if len(images) != 1:
-        message = f"The simulated teacher looks at one image per request and got {len(images)}."
+    if len(images) > 1:
+        message = f"The simulated teacher looks at no more than one image per request and got {len(images)}."
         raise RequestError(message, code="invalid_value", param="messages")
     prompt = "\n".join(part["text"] for part in parts if part["type"] == "text")
     sampling = {name: fields.get(name) for name in ("temperature", "top_p", "seed")} | {"limit": limit}
-    detail = images[0].get("detail") or "auto"
-    return Question(
-        fields["model"], prompt, _payload(images[0]), str(detail), limit, json.dumps(sampling, sort_keys=True)
-    )
+    detail = images[0].get("detail") or "auto" if images else "auto"
+    image = _payload(images[0]) if images else b""
+    return Question(fields["model"], prompt, image, str(detail), limit, json.dumps(sampling, sort_keys=True))
 
 
 def look(image: bytes) -> tuple[int, int, str]:

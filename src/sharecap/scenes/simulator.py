@@ -1,8 +1,9 @@
 """A teacher to try everything with: a real HTTP server that speaks OpenAI's chat completions with images.
 
 It recognises a picture by the digest of its pixels and tells, from the scene's truth, only what the prompt
-asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. It must never answer about
-a picture that it doesn't know, listen beyond this machine, or keep a key or pixels in its log.
+asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. Without a picture it is the
+judge of answers about scenes (`reviewer.py`). It must never answer about a picture that it doesn't know,
+listen beyond this machine, or keep a key or pixels in its log.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ from sharecap.scenes.chat_completions import (
 )
 from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
 from sharecap.scenes.language import describe
+from sharecap.scenes.reviewer import review
 from sharecap.scenes.world import Scene, pixel_digest
 
 HOST = "127.0.0.1"
@@ -45,6 +47,8 @@ ASKED_BY = {"text": "text", "name": "name", "style": "style", "relative": "relat
 """Word in a prompt -> topic that it asks for."""
 MOST_BODY_BYTES = 64 * 2**20
 LISTENING = "listening on "
+NO_PICTURE = "There is no picture to look at."
+"""What is said to a question without one that is no review form."""
 NOTHING = (
     "This is a plain grey surface without any shape, sign or texture, and nothing can be made out on it."
 )
@@ -171,6 +175,8 @@ class Asked:
     @property
     def blank(self) -> bool:
         """The picture is even mid-grey all over."""
+        if not self.question.image:
+            return False
         grey = Pictures.new("RGB", (self.width, self.height), (128, 128, 128))
         return bool(self.digests["pixels"] == pixel_digest(grey))
 
@@ -267,7 +273,7 @@ class Simulator:
     def recognise(self, body: bytes) -> Asked:
         """The question in a body, and what is drawn for it."""
         question = read_question(body)
-        width, height, pixels = look(question.image)
+        width, height, pixels = look(question.image) if question.image else (0, 0, "")
         digests = {"prompt": digest(question.prompt), "pixels": pixels}
         key = digest(json.dumps([digests, question.model, question.sampling]))
         attempt = self.attempts[key]
@@ -277,7 +283,7 @@ class Simulator:
 
     def check_known(self, asked: Asked) -> None:
         """Raise a 400 for a picture that is not known."""
-        if not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
+        if asked.question.image and not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
             size = f"{asked.width} x {asked.height}"
             message = f"The simulated teacher does not know this picture of {size} pixels."
             raise RequestError(message, code="unknown_picture", param="messages")
@@ -287,6 +293,10 @@ class Simulator:
         question, pixels = asked.question, asked.digests["pixels"]
         # The words depend on the request alone, so a retry after a fault changes no caption.
         words = random.Random(f"words/{self.settings.seed}/{asked.digests['request']}")
+        if not question.image:
+            good = review(question.prompt, words, self.settings.mistakes) or NO_PICTURE
+            text, finish_reason = spoil(fault, good, question.prompt, asked.chance)
+            return completion(question, text, finish_reason, 0)
         seen = self.knowledge.another(pixels, asked.chance) if fault == "blind" else pixels
         if self.knowledge.knows(seen):
             good = self.knowledge.answer(seen, topics_of(question.prompt), words, self.settings.mistakes)
