@@ -61,6 +61,7 @@ def evaluate_model(
 
     if judge is None and (judge_budget is not None or judge_price or rejudge):
         raise UsageError("no judge to pay or to ask again", todo="add --judge http(s)://…/v1#MODEL")
+    how, part = protocol_named(protocol), part_of(shard) if shard else None
     opened = [open_answerer(model, batch_size=batch_size, concurrency=concurrency) for model in models]
     answerers = [Blind(one) if blind else one for one in opened]
     prices = [judge_price] if judge_price else []
@@ -68,8 +69,7 @@ def evaluate_model(
         open_judge(judge, prices=prices, budget_usd=judge_budget, concurrency=concurrency) if judge else None
     )
     tasks, missing = find_tasks(benchmarks, only or (), judged=grader is not None)
-    exam = Exam(tasks, protocol_named(protocol), grader, missing)
-    part = part_of(shard) if shard else None
+    exam = Exam(tasks, how, grader, missing)
     places = [
         run_directory(one, exam, to if len(answerers) == 1 else None, below=to or Path("evals"))
         for one in answerers

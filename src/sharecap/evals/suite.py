@@ -127,6 +127,9 @@ def find_tasks(
     wanted = [name for name in (*known, *RANKED) if (name in only if only else name in known)]
     missing = [name for name in wanted if not (directory / _folder(name)).is_dir()]
     if len(missing) == len(wanted):
+        if not judged and unjudged(directory):
+            todo = "add --judge http(s)://…/v1#MODEL"
+            raise UsageError("only benchmarks that a judge scores are here", where=directory, todo=todo)
         raise UsageError("no benchmark here", where=directory, todo=f"expected folders {', '.join(wanted)}")
     present = [name for name in wanted if name not in missing]
     found = [task for name in present for task in read_folder(name, directory / _folder(name))]
