@@ -184,11 +184,6 @@ def upload(
 benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks that lie on this machine.")
 
 
-@benchmarks.callback()
-def _benchmarks() -> None:
-    """Keeps `check` a word of its own."""
-
-
 @benchmarks.command("check")
 def check_benchmarks(
     directory: Annotated[Path, typer.Argument(help="Directory with mme/, mmbench/, pope/ and others in it.")],
@@ -201,3 +196,17 @@ def check_benchmarks(
 
     found = take_stock(directory)
     show(plain(found), as_json, stock_lines(found))
+
+
+@benchmarks.command("get")
+def get_benchmark(
+    name: Annotated[str, typer.Argument(help="mme, mmbench or mmstar.")],
+    *,
+    to: Annotated[Path, typer.Option(help="The directory of benchmarks; its own folder must not be there.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a benchmark from a hub through `datasets`, and write it as the benchmark gives it out."""
+    from sharecap.evals.hub import get
+
+    folder = get(name, to)
+    show({"path": str(folder)}, as_json, [f"{name}: {folder}"])
