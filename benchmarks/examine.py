@@ -1,7 +1,8 @@
 """What the runner of evaluations takes beside the model: `python benchmarks/examine.py MODEL BENCHMARKS`.
 
 Prints a line of JSON: seconds in which the model generated (its pictures' preparation in it), seconds of
-everything else until the last answer is on disk, and their ratio; then the time of scoring, apart.
+everything else until the last answer is on disk, and their ratio, by the clock and by the processor's time
+of the thread that does both (others' work on the machine leaves that alone); then scoring, apart.
 """
 
 import json
@@ -21,18 +22,19 @@ from sharecap.evals.suite import find_tasks
 class Timed(LocalModel):
     """Adds up the time in the generator."""
 
-    generating = 0.0
+    generating = cpu = 0.0
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         generator: Any = self._generator  # loaded before, so that loading isn't counted
         inner = generator.generate
 
         def generate(*arguments: Any) -> Any:
-            clock = time.perf_counter()
+            clock, cpu = time.perf_counter(), time.thread_time()
             try:
                 return inner(*arguments)
             finally:
                 self.generating += time.perf_counter() - clock
+                self.cpu += time.thread_time() - cpu
 
         generator.generate = generate
         super().answer(asks, done)
@@ -46,9 +48,9 @@ def main() -> None:
     answerer = Timed(model)
     _ = answerer._generator, answerer.digest
     with tempfile.TemporaryDirectory() as place:
-        clock = time.perf_counter()
+        clock, cpu = time.perf_counter(), time.thread_time()
         answer_shard(answerer, exam, Path(place) / "run", (0, 1))
-        answering = time.perf_counter() - clock
+        answering, cpu = time.perf_counter() - clock, time.thread_time() - cpu
         clock = time.perf_counter()
         evaluate(answerer, exam, Path(place) / "run")
         scoring = time.perf_counter() - clock
@@ -58,6 +60,7 @@ def main() -> None:
         "generating_s": round(answerer.generating, 3),
         "beside_s": round(rest, 3),
         "overhead": round(rest / answerer.generating, 4),
+        "overhead_cpu": round((cpu - answerer.cpu) / answerer.cpu, 4),
         "reading_s": round(reading, 3),
         "scoring_s": round(scoring, 3),
     }
