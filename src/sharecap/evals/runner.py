@@ -4,6 +4,7 @@ Everything else reads these lines. A killed run goes on where it was; a torn lin
 No answer is ever taken over from another model, prompt or set of questions: each line has its question's key.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -18,7 +19,6 @@ from sharecap.errors import UsageError
 from sharecap.evals.answerers import Answerer, Ask
 from sharecap.evals.exam import Exam
 from sharecap.evals.judge import Bill, UnreviewedError, review
-from sharecap.evals.protocols import Protocol
 from sharecap.evals.results import ITEMS, RESULTS, Run, read_items, summary
 from sharecap.evals.statistics import RESAMPLES
 from sharecap.evals.suite import MEASURES
@@ -152,7 +152,15 @@ def _answer(
     own = {record.key: record for record in read_items(items, repair=True)}
     records = {key: record for key, record in {**known, **own}.items() if key in wanted}
     todo = [key for key in wanted if key not in records]
-    asks = [_put(*wanted[key], exam.protocol, pictures) for key in todo]
+    # Questions share their pictures: each is written and read once, however many ask about it.
+    written: dict[int, Path] = {}
+    digest = functools.cache(artifact.file_digest)
+    asks = []
+    for task, sample, prompt in (wanted[key] for key in todo):
+        images = tuple(_as_file(image, pictures, written) for image in sample.images)
+        choices = sample.choices if task.ranks else ()
+        pads = task.name not in exam.protocol.cropped
+        asks.append(Ask(images, prompt, task.max_new_tokens, pads, choices))
     progress = progress or Progress("answered", quiet=True)
     progress.total, progress.done = len(wanted), len(records)
     with open(items, "a", encoding="utf-8") as lines, progress.shown():
@@ -160,7 +168,15 @@ def _answer(
         def done(index: int, text: str, seconds: float) -> None:
             key, ask = todo[index], asks[index]
             task, sample, prompt = wanted[key]
-            record = graded(task, sample, text, images=ask.image_ids, prompt=prompt, seconds=seconds, key=key)
+            record = graded(
+                task,
+                sample,
+                text,
+                images=tuple(map(digest, ask.images)),
+                prompt=prompt,
+                seconds=seconds,
+                key=key,
+            )
             lines.write(_line(record))
             lines.flush()
             records[key] = record
@@ -171,12 +187,6 @@ def _answer(
             answerer.answer(asks, done)
     assert len(records) == len(wanted), "an answerer must answer every question or raise"
     return [records[key] for key in wanted]
-
-
-def _put(task: Task, sample: Sample, prompt: str, protocol: Protocol, pictures: Path) -> Ask:
-    images = tuple(_as_file(image, pictures) for image in sample.images)
-    choices = sample.choices if task.ranks else ()
-    return Ask(images, prompt, task.max_new_tokens, task.name not in protocol.cropped, choices)
 
 
 def _reviewed(
@@ -196,11 +206,16 @@ def _reviewed(
     return [by_key.get(record.key, record) for record in records], bill
 
 
-def _as_file(image: Path | bytes, directory: Path) -> Path:
-    """Encoded images from inside a table become files, so that every answerer gets paths."""
+def _as_file(image: Path | bytes, directory: Path, written: dict[int, Path]) -> Path:
+    """Encoded images from inside a table become files, so that every answerer gets paths.
+
+    `written` has those that were seen, by what is the same for rows that share one: the object.
+    """
     if isinstance(image, Path):
         return image
-    path = directory / hashlib.sha256(image).hexdigest()
+    if id(image) in written:
+        return written[id(image)]
+    path = written[id(image)] = directory / hashlib.sha256(image).hexdigest()
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
