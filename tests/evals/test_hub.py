@@ -65,6 +65,6 @@ def test_without_a_hub_and_for_what_no_hub_has_there_is_one_line(
         ("gqa", "no hub has the files of gqa as they are. its files are given out at cs.stanford.edu"),
         ("vqa", "unknown benchmark 'vqa'. choose from mme, mmbench, mmstar"),
     ):
-        done = CliRunner().invoke(app, ["benchmarks", "get", name, "--to", str(tmp_path / "b")])
+        done = CliRunner().invoke(app, ["benchmarks", "get", name, str(tmp_path / "b")])
         assert isinstance(done.exception, SharecapError)
         assert re.search(words, str(done.exception))

@@ -201,12 +201,14 @@ def check_benchmarks(
 @benchmarks.command("get")
 def get_benchmark(
     name: Annotated[str, typer.Argument(help="mme, mmbench or mmstar.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Where benchmarks lie; it gets a folder of its own there.")
+    ],
     *,
-    to: Annotated[Path, typer.Option(help="The directory of benchmarks; its own folder must not be there.")],
     as_json: AsJson = False,
 ) -> None:
     """Fetch a benchmark from a hub through `datasets`, and write it as the benchmark gives it out."""
     from sharecap.evals.hub import get
 
-    folder = get(name, to)
+    folder = get(name, directory)
     show({"path": str(folder)}, as_json, [f"{name}: {folder}"])
