@@ -26,6 +26,10 @@ class Image:
     url: str = ""  # where the image was downloaded from, if it was
 
 
+NO_IMAGE = Image(id="", source="", path="", width=0, height=0, format="", bytes=0, phash="")
+"""Stands in the image's place where only words are asked about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What one answer used, in the provider's own count of tokens."""

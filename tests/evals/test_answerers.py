@@ -10,6 +10,7 @@ from sharecap.captions.courier import Patience
 from sharecap.captions.teachers import open_teacher
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.answerers import Ask, Endpoint, LocalModel, open_answerer
+from sharecap.evals.exam import Exam
 from sharecap.evals.results import read_results
 from sharecap.evals.runner import evaluate
 from sharecap.scenes.benchmark_files import YesNoPair, write_mme
@@ -51,7 +52,7 @@ def test_an_evaluation_through_an_endpoint_ends_in_results(world: Path, tmp_path
     write_mme([YesNoPair(image, "count", "Is it?", "Is it not?") for image in images], tmp_path / "b" / "mme")
     with serving(Settings(truth=(world / "truth.jsonl",))) as url:
         (task,) = tasks_with_only_mme(tmp_path / "b")
-        evaluate(endpoint(url), [task], tmp_path / "run", resamples=50)
+        evaluate(endpoint(url), Exam([task], resamples=50), tmp_path / "run")
     results = read_results(tmp_path / "run")
     assert results["model"] == "simulated"
     assert results["benchmarks"]["mme"]["unparsed"] == 24  # it describes, it does not say yes or no
@@ -99,8 +100,10 @@ def test_a_model_directory_answers_the_benchmarks_in_batches(tmp_path: Path) -> 
 
     save(tiny_llava(tmp_path / "parts"), tmp_path / "model")
     tasks = [replace(task, max_new_tokens=4) for task in tasks_of(write_benchmarks(tmp_path / "b", 4))]
-    one = evaluate(LocalModel(tmp_path / "model", batch_size=3), tasks, tmp_path / "one", resamples=50)
-    other = evaluate(LocalModel(tmp_path / "model", batch_size=16), tasks, tmp_path / "two", resamples=50)
+    one = evaluate(LocalModel(tmp_path / "model", batch_size=3), Exam(tasks, resamples=50), tmp_path / "one")
+    other = evaluate(
+        LocalModel(tmp_path / "model", batch_size=16), Exam(tasks, resamples=50), tmp_path / "two"
+    )
     assert one.metrics == other.metrics
     assert one.metrics["model"] == "model"
 

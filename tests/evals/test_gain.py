@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sharecap.errors import SharecapError, UsageError
+from sharecap.errors import SharecapError
 from sharecap.evals.answerers import Ask, Blind, Constant, LocalModel, open_answerer
 from sharecap.evals.benchmarks import pope
 from sharecap.evals.comparison import compare_runs
+from sharecap.evals.exam import Exam
 from sharecap.evals.gain import gain_lines, gains
 from sharecap.evals.results import ITEMS, Run, read_items, read_results, read_run
 from sharecap.evals.runner import evaluate
 from sharecap.evals.task import Sample, grade
+from sharecap.scenes.simulator import NO_PICTURE, Settings, serving
+from sharecap.scenes.world import WorldSpec, make_world
 from tests.evals.small import Scripted, knowing, tasks_of, write_benchmarks
 from tests.evals.test_cli import sharecap
 
@@ -24,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(model: Scripted | Blind | Constant, root: Path, out: Path) -> Run:
-    evaluate(model, tasks_of(root), out, resamples=50)
+    evaluate(model, Exam(tasks_of(root), resamples=50), out)
     return read_run(out)
 
 
@@ -84,9 +87,15 @@ def test_who_never_says_yes_has_no_precision_and_can_be_compared_all_the_same() 
         assert abs(found.benchmarks["pope"]["f1"].difference.value) == 1
 
 
-def test_an_endpoint_is_not_asked_blind() -> None:
-    with pytest.raises(UsageError, match="cannot be asked without an image"):
-        Blind(open_answerer("http://localhost:1/v1#m"))
+def test_an_endpoint_is_asked_blind_by_words_alone(tmp_path: Path) -> None:
+    make_world(tmp_path / "world", WorldSpec(), range(1), workers=1)
+    answered: list[str] = []
+    with serving(Settings(truth=(tmp_path / "world" / "truth.jsonl",))) as url:
+        blind = Blind(open_answerer(f"{url}#simulated"))
+        asks = [Ask((tmp_path / "never-read.png",), "Is it red?", 64)]
+        blind.answer(asks, lambda _, text, __: answered.append(text))
+    assert answered == [NO_PICTURE]
+    assert blind.digest != open_answerer("http://localhost:1/v1#simulated").digest
 
 
 def test_a_model_directory_answers_without_an_image(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.errors import SharecapError
+from sharecap.evals.exam import Exam
 from sharecap.evals.inventory import SOURCES, take_stock
 from sharecap.evals.results import read_results
 from sharecap.evals.runner import evaluate
-from sharecap.evals.suite import FOLDERS, find_tasks
+from sharecap.evals.suite import FOLDERS, JUDGED, find_tasks
 from sharecap.evals.task import Task
 from tests.evals.scored import lines, whole
 from tests.evals.small import knowing, pictures, write_benchmarks
@@ -139,8 +140,8 @@ def test_all_benchmarks_are_asked_and_scored_in_one_call(tmp_path: Path) -> None
     for number, name in enumerate(WRITERS, 1):
         WRITERS[name](root / name, pictures(tmp_path / f"drawn{number}", number)[-1])
     tasks, _ = find_tasks(root)
-    assert {task.name for task in tasks} == set(FOLDERS)
-    evaluate(knowing(tasks), tasks, tmp_path / "run", resamples=20)
+    assert {task.name for task in tasks} == set(FOLDERS) - set(JUDGED)
+    evaluate(knowing(tasks), Exam(tasks, resamples=20), tmp_path / "run")
     for name, found in read_results(tmp_path / "run")["benchmarks"].items():
         assert found["scores"][found["headline"]]["value"] == pytest.approx(found["out_of"]), name
         assert found["unparsed"] == 0

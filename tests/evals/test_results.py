@@ -7,6 +7,7 @@ import pytest
 
 from sharecap.errors import SharecapError
 from sharecap.evals.comparison import Model, compare_all, compare_runs
+from sharecap.evals.exam import Exam
 from sharecap.evals.results import Run, read_run
 from sharecap.evals.runner import evaluate, keep_predictions
 from sharecap.evals.tables import comparison_lines, score_lines
@@ -28,8 +29,8 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run
     def colorless(sample: Sample) -> bool:
         return sample.kind != "color"
 
-    evaluate(knowing(tasks), tasks, out / "a", resamples=100)
-    evaluate(replace_name(knowing(tasks, colorless), "colorless"), tasks, out / "b", resamples=100)
+    evaluate(knowing(tasks), Exam(tasks, resamples=100), out / "a")
+    evaluate(replace_name(knowing(tasks, colorless), "colorless"), Exam(tasks, resamples=100), out / "b")
     return read_run(out / "a"), read_run(out / "b")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sharecap import artifact
 from sharecap.errors import SharecapError, UsageError
+from sharecap.evals.exam import Exam
 from sharecap.evals.results import ITEMS, by_kind, read_items, read_results, read_run
 from sharecap.evals.runner import evaluate, keep_predictions, run_directory
 from sharecap.statistics import value
@@ -30,7 +31,7 @@ def test_what_the_writers_write_the_readers_read_and_a_perfect_answerer_gets_ful
     root: Path, tmp_path: Path
 ) -> None:
     tasks = tasks_of(root)
-    run = evaluate(knowing(tasks), tasks, tmp_path / "run", resamples=100)
+    run = evaluate(knowing(tasks), Exam(tasks, resamples=100), tmp_path / "run")
     results = read_results(tmp_path / "run")
     assert results["overall"] == {"value": 100.0, "low": 100.0, "high": 100.0}
     for found in results["benchmarks"].values():
@@ -53,7 +54,7 @@ def test_a_constant_answer_gets_what_the_rules_give_it(
     root: Path, tmp_path: Path, text: str, chance: tuple[float, float, float]
 ) -> None:
     tasks = tasks_of(root)
-    evaluate(Scripted(lambda _: text), tasks, tmp_path / "run", resamples=50)
+    evaluate(Scripted(lambda _: text), Exam(tasks, resamples=50), tmp_path / "run")
     results = read_results(tmp_path / "run")["benchmarks"]
     found = {t: 100 * b["scores"][b["headline"]]["value"] / b["out_of"] for t, b in results.items()}
     assert tuple(found[task] for task in ("mme", "mmbench", "vqav2")) == chance
@@ -62,7 +63,7 @@ def test_a_constant_answer_gets_what_the_rules_give_it(
 
 def test_an_image_has_one_name_in_all_benchmarks(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    evaluate(knowing(tasks), tasks, tmp_path / "run", resamples=50)
+    evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
     records = read_run(tmp_path / "run").records
     images = [{r.images for r in rs} for rs in records.values()]
     assert len(images[0]) == 16
@@ -71,7 +72,7 @@ def test_an_image_has_one_name_in_all_benchmarks(root: Path, tmp_path: Path) -> 
 
 def test_kinds_are_averaged_over_the_benchmarks_under_common_names(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    evaluate(knowing(tasks, lambda s: s.kind != "OCR"), tasks, tmp_path / "run", resamples=50)
+    evaluate(knowing(tasks, lambda s: s.kind != "OCR"), Exam(tasks, resamples=50), tmp_path / "run")
     run = read_run(tmp_path / "run")
     found = {kind: value(score) for kind, score in by_kind(run, {"OCR": "text"}).items()}
     assert found["text"] == pytest.approx(200 / 3)
@@ -80,7 +81,7 @@ def test_kinds_are_averaged_over_the_benchmarks_under_common_names(root: Path, t
 
 def test_every_line_tells_what_was_asked_and_answered(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    evaluate(Scripted(lambda _: " No, never. "), tasks, tmp_path / "run", resamples=50)
+    evaluate(Scripted(lambda _: " No, never. "), Exam(tasks, resamples=50), tmp_path / "run")
     records = read_items(tmp_path / "run" / ITEMS)
     assert [(r.task, r.id) for r in records] == [(t.name, s.id) for t in tasks for s in t.samples]
     first = records[0]
@@ -93,17 +94,17 @@ def test_every_line_tells_what_was_asked_and_answered(root: Path, tmp_path: Path
 
 def test_a_finished_run_asks_nothing_again(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    first = evaluate(knowing(tasks), tasks, tmp_path / "run", resamples=50)
+    first = evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
     silent = Scripted(lambda _: "")
-    assert evaluate(silent, tasks_of(root), tmp_path / "run", resamples=50) == first
+    assert evaluate(silent, Exam(tasks_of(root), resamples=50), tmp_path / "run") == first
     assert silent.asked == []
 
 
 def test_another_model_is_asked_everything_anew(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    evaluate(knowing(tasks), tasks, tmp_path / "run", resamples=50)
+    evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
     other = Scripted(lambda _: "", digest="e" * 64)
-    evaluate(other, tasks, tmp_path / "run", resamples=50)
+    evaluate(other, Exam(tasks, resamples=50), tmp_path / "run")
     assert len(other.asked) == 112
     assert read_results(tmp_path / "run")["overall"]["value"] == 0
 
@@ -130,16 +131,16 @@ def test_a_run_goes_on_after_a_torn_line(root: Path, tmp_path: Path, tear: str) 
     tasks = tasks_of(root)
     out = tmp_path / "run"
     with pytest.raises(UnpluggedError):
-        evaluate(interrupted(knowing(tasks), 40), tasks, out, resamples=50)
+        evaluate(interrupted(knowing(tasks), 40), Exam(tasks, resamples=50), out)
     with pytest.raises(SharecapError, match="unfinished"):
         read_run(out)
     with open(out / ITEMS, "a") as f:
         f.write(tear)
     rest = knowing(tasks)
-    evaluate(rest, tasks, out, resamples=50)
+    evaluate(rest, Exam(tasks, resamples=50), out)
     assert len(rest.asked) == 112 - 40
     whole = knowing(tasks)
-    evaluate(whole, tasks, tmp_path / "whole", resamples=50)
+    evaluate(whole, Exam(tasks, resamples=50), tmp_path / "whole")
     assert read_items(out / ITEMS) == read_items(tmp_path / "whole" / ITEMS)
     assert read_results(out) == read_results(tmp_path / "whole")
     assert not (out / artifact.STATE).exists()
@@ -149,17 +150,18 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(root: Path, tmp_
     tasks = tasks_of(root)
     out = tmp_path / "run"
     with pytest.raises(UnpluggedError):
-        evaluate(interrupted(knowing(tasks), 5), tasks, out, resamples=50)
+        evaluate(interrupted(knowing(tasks), 5), Exam(tasks, resamples=50), out)
     lines = (out / ITEMS).read_text().splitlines()
     (out / ITEMS).write_text("\n".join([lines[0], "{}", *lines[2:], ""]))
     with pytest.raises(SharecapError, match=r"line 2 is damaged.*items\.jsonl"):
-        evaluate(knowing(tasks), tasks, out, resamples=50)
+        evaluate(knowing(tasks), Exam(tasks, resamples=50), out)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sharecap.evals.runner import evaluate, keep_predictions, run_directory
+from sharecap.evals.exam import Exam
+from sharecap.evals.runner import evaluate
 from tests.evals.small import knowing, tasks_of
 root, out, after, log = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 tasks = tasks_of(root)
@@ -172,13 +174,13 @@ def reply(ask):
         f.write(f"{ask.image_ids} {ask.text!r}\\n")
     return whole(ask)
 answerer.reply = reply
-evaluate(answerer, tasks, out, resamples=50)
+evaluate(answerer, Exam(tasks, resamples=50), out)
 """
 
 
 def test_a_killed_run_loses_no_answer_and_asks_none_twice(root: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'src'}"}
     for after in (30, 1000):
         command = [sys.executable, "-c", KILLED, str(root), str(out), str(after), str(log)]
         code = subprocess.run(command, env=environment, check=False).returncode
@@ -193,12 +195,12 @@ def test_questions_that_changed_are_asked_again(root: Path, tmp_path: Path) -> N
     shutil.copytree(root, copy)
     tasks = tasks_of(copy)
     with pytest.raises(UnpluggedError):
-        evaluate(interrupted(knowing(tasks), 50), tasks, tmp_path / "run", resamples=50)
+        evaluate(interrupted(knowing(tasks), 50), Exam(tasks, resamples=50), tmp_path / "run")
     text = next((copy / "mme" / "count").glob("*.txt"))
     text.write_text(text.read_text().replace("Is it odd?", "Is it even?"))
     tasks = tasks_of(copy)
     again = knowing(tasks)
-    evaluate(again, tasks, tmp_path / "run", resamples=50)
+    evaluate(again, Exam(tasks, resamples=50), tmp_path / "run")
     assert any("even" in ask.text for ask in again.asked)
     assert len(again.asked) == 112
 
@@ -215,7 +217,7 @@ def test_an_image_that_changed_is_asked_about_again(root: Path, tmp_path: Path) 
 
 def test_results_are_plain_json_with_all_that_a_report_needs(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
-    evaluate(Scripted(lambda _: "No"), tasks, tmp_path / "run", missing=["other"], resamples=50)
+    evaluate(Scripted(lambda _: "No"), Exam(tasks, missing=["other"], resamples=50), tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["missing"] == ["other"]
     assert results["model"] == "scripted"
@@ -226,12 +228,12 @@ def test_results_are_plain_json_with_all_that_a_report_needs(root: Path, tmp_pat
 def test_other_questions_never_empty_a_run_that_is_there(tmp_path: Path) -> None:
     tasks = tasks_of(write_benchmarks(tmp_path / "b", 2))
     answerer, out = knowing(tasks), tmp_path / "run"
-    assert run_directory(answerer, tasks, [], out) == out
-    evaluate(answerer, tasks, out)
-    assert run_directory(answerer, tasks, [], out) == out
+    assert run_directory(answerer, Exam(tasks), out) == out
+    evaluate(answerer, Exam(tasks), out)
+    assert run_directory(answerer, Exam(tasks), out) == out
     with pytest.raises(UsageError, match="another eval"):
-        run_directory(answerer, tasks[:1], [], out)
+        run_directory(answerer, Exam(tasks[:1]), out)
     with pytest.raises(UsageError, match="another eval"):
         keep_predictions("elsewhere", read_items(out / ITEMS), out)
-    assert run_directory(answerer, tasks, []) != run_directory(answerer, tasks[:1], [])
+    assert run_directory(answerer, Exam(tasks)) != run_directory(answerer, Exam(tasks[:1]))
     assert len(read_items(out / ITEMS)) == sum(len(task.samples) for task in tasks)

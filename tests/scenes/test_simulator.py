@@ -184,7 +184,6 @@ BAD = {
         {"model": "m", "messages": [{"content": [{"type": "audio"}]}]},
         "invalid_value",
     ),
-    "no image": ({"model": "m", "messages": [{"content": "What is this?"}]}, "invalid_value"),
     "a picture it doesn't know": (asking(png_of("teal"), PLAIN), "unknown_picture"),
     "an image that is none": (asking(b"PNG", PLAIN), "invalid_image"),
     "a truncated image": (asking(png_of("teal")[:45], PLAIN), "invalid_image"),

@@ -28,11 +28,12 @@ DEFAULT_SAMPLING = Sampling()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question about one image."""
+    """One question about one image, or about none (`NO_IMAGE`): then only an endpoint can answer."""
 
     image: Image  # its bytes must still be those that its id names
     prompt: str
     sampling: Sampling = DEFAULT_SAMPLING
+    system: str = ""  # what stands before the question, in a turn of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +117,7 @@ class Courier:
     second: Captioner | None = None  # is asked what the first one refuses
     canary: Canary | None = None
     look_back: bool = False  # some jobs failed before: what was tried on them isn't paid for again
+    flaw: Callable[[Answer, str], str | None] = verdict  # what is wrong with an answer to a prompt
     requests: int = 0  # attempts sent
     failures: Counter[str] = field(default_factory=Counter)
     stopping: SharecapError | None = None
@@ -179,7 +180,7 @@ class Courier:
             return False
         except TeacherError as error:
             return await self._missed(errand, worst, leave.ticket, error)
-        kind = verdict(answer, request.prompt)
+        kind = self.flaw(answer, request.prompt)
         if step := self._following(kind, errand.steps):
             errand.steps.append(step)
             self._book_answer(job, worst, answer, f"{PENDING}{kind}", steps=errand.steps, ask=ask)
@@ -260,7 +261,7 @@ class Courier:
         """
         if isinstance(outcome, Answer):
             ask = ask_after(steps)
-            kind = verdict(outcome, self._put(job, ask).prompt)
+            kind = self.flaw(outcome, self._put(job, ask).prompt)
             if step := self._following(kind, steps):
                 steps.append(step)
                 await self._book_answer(job, worst, outcome, f"{PENDING}{kind}", steps=steps, ask=ask)
@@ -332,12 +333,13 @@ class Courier:
     def _put(self, job: Job, ask: Ask) -> Request:
         """The request as it is put this time; its key stays that of the first."""
         prompt = job.prompt.rephrased if ask.rephrased else job.prompt.text
-        return Request(job.image, prompt, ask.sampling(self.sampling))
+        return Request(job.image, prompt, ask.sampling(self.sampling), job.prompt.system)
 
     def _worst(self, job: Job, ask: Ask, request: Request) -> float | None:
         bound = job.bound
         if ask != Ask():
-            bound = worst_case(job.image, request.prompt, request.sampling.max_tokens, job.image_tokens)
+            words = request.system + request.prompt
+            bound = worst_case(job.image, words, request.sampling.max_tokens, job.image_tokens)
         return self.budget.worst(bound, second=self._by_second(ask))
 
     def _how(self, job: Job, steps: list[str], ask: Ask | None = None) -> How | None:

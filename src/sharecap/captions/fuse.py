@@ -19,14 +19,13 @@ from sharecap.captions.price import Price
 from sharecap.captions.prompts import load_pack
 from sharecap.captions.run import run
 from sharecap.captions.run_report import RunReport
-from sharecap.captions.teachers.batch import BatchTeacher
 from sharecap.captions.teachers.endpoint import Endpoint
-from sharecap.captions.teachers.open import open_teacher
+from sharecap.captions.teachers.open import open_endpoint
 from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog, publish, written
 from sharecap.images.dataset import FUSIONS, disk_errors, layer_path
 from sharecap.images.progress import Progress
-from sharecap.records import Caption, Image
+from sharecap.records import NO_IMAGE, Caption, Image
 
 PACK = "fuse"
 FUSED = "fused"
@@ -47,7 +46,8 @@ class Fuser:
         """One pair, one caption."""
         said = json.loads(request.image.alt_text)
         texts = json.dumps({k: said[k] for k in ("alt_text", "caption")}, ensure_ascii=False)
-        return await self._endpoint.answer_text(f"{request.prompt}\n\n{texts}", request.sampling, place)
+        words = replace(request, image=NO_IMAGE, prompt=f"{request.prompt}\n\n{texts}")
+        return await self._endpoint.answer(words, place)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -70,9 +70,7 @@ def fuse(
 
     Stopped or killed, the same call goes on and pays nothing twice. Raises what `run` raises.
     """
-    endpoint = open_teacher(teacher)
-    if not isinstance(endpoint, Endpoint) or isinstance(endpoint, BatchTeacher):
-        raise UsageError("only an endpoint can fuse texts", where=teacher, todo="give http(s)://…/v1#MODEL")
+    endpoint = open_endpoint(teacher, "fuse texts")
     layer_path(dataset, to)
     if to == layer:
         raise UsageError("a layer cannot be made of itself", where=to, todo="choose another name with --to")

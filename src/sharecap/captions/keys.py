@@ -14,9 +14,14 @@ from typing import Any
 from sharecap.captions.captioner import Sampling
 
 
-def messages(prompt: str, image: Any) -> list[dict[str, Any]]:
-    """The chat messages of a captioning request: one user turn, `image` (a content part) before the words."""
-    return [{"role": "user", "content": [image, {"type": "text", "text": prompt}]}]
+def messages(prompt: str, image: Any, system: str = "") -> list[dict[str, Any]]:
+    """The chat messages of a request: a user turn, `image` (a content part) before the words if there is one.
+
+    `system` goes before it, where there is one.
+    """
+    first = [{"role": "system", "content": system}] if system else []
+    content = prompt if image is None else [image, {"type": "text", "text": prompt}]
+    return [*first, {"role": "user", "content": content}]
 
 
 def request_key(image_id: str, preparation: str, prompt: str, model: str, sampling: Sampling) -> bytes:
@@ -30,6 +35,12 @@ def key_of(image_id: str, asked: bytes) -> bytes:
     digest.update(encode_basestring_ascii(image_id).encode())
     digest.update(asked)
     return digest.digest()
+
+
+def words_key(prompt: str, system: str, model: str, sampling: Sampling, draw: str) -> bytes:
+    """32 bytes that name a request without an image. `draw` tells those apart that repeat one on purpose."""
+    what = [messages(prompt, None, system), model, asdict(sampling), draw]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
 
 
 _BEGIN = hashlib.sha256(b"[")

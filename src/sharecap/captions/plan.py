@@ -55,7 +55,8 @@ class Job:
     @property
     def bound(self) -> Usage:
         """The most tokens that one attempt can take."""
-        return worst_case(self.image, self.prompt.text, self.max_tokens, self.image_tokens)
+        words = self.prompt.system + self.prompt.text
+        return worst_case(self.image, words, self.max_tokens, self.image_tokens)
 
 
 @dataclass(frozen=True)

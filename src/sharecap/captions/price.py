@@ -16,7 +16,7 @@ from importlib import resources
 from pydantic import BaseModel, ConfigDict, Field
 
 from sharecap.errors import UsageError
-from sharecap.records import Image, Usage
+from sharecap.records import NO_IMAGE, Image, Usage
 
 IMAGE_TOKENS = 16_384
 """Default bound on the prompt tokens that one image takes, whatever its size."""
@@ -114,6 +114,8 @@ def parse_budgets(given: Iterable[str]) -> tuple[float | None, dict[str, float]]
 
 def worst_case(image: Image, prompt: str, max_tokens: int, image_tokens: int = IMAGE_TOKENS) -> Usage:
     """The most that a request can use: each byte of the prompt a token, each smallest patch a token."""
+    if image is NO_IMAGE:
+        return Usage(len(prompt.encode()) + 64, max_tokens)
     patches = math.ceil(image.width / PATCH) * math.ceil(image.height / PATCH)
     # Tile-billed models charge some hundreds of tokens for the smallest picture.
     seen = min(image_tokens, max(1024, patches))

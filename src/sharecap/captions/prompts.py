@@ -80,6 +80,7 @@ class Prompt:
     id: str
     text: str
     rephrased: str = ""  # what goes instead after a refusal
+    system: str = ""  # what goes before, in a turn of its own
 
 
 class Asking(Protocol):

@@ -22,6 +22,7 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     "empty": (REDRAWN,),
     "prompt_echo": (REDRAWN,),
     "boilerplate": (REDRAWN,),
+    "unreadable": (REDRAWN,),  # a judge's words without the grade that was asked for
 }
 """Kind of failure -> what is tried, in this order: each once, drawing anew as often as patience has it."""
 

@@ -162,7 +162,7 @@ def run(
             started=time.time(),
         )
         with noted(dataset, about), progress.shown(), blank_image() as blank:
-            requests = _drive(
+            requests = drive(
                 lambda courier: (engine or _workers(at_once))(courier, wanted, asked),
                 lambda: Courier(
                     captioner=wanted.captioner,
@@ -278,7 +278,7 @@ def _workers(at_once: int) -> Engine:
     return engine
 
 
-def _drive(engine: Callable[[Courier], Awaitable[None]], make_courier: Callable[[], Courier]) -> int:
+def drive(engine: Callable[[Courier], Awaitable[None]], make_courier: Callable[[], Courier]) -> int:
     """Run the engine to its end; the number of requests sent. Raises what stopped it."""
 
     async def main() -> int:

@@ -1,45 +1,120 @@
 """Commands over benchmarks: eval, score, upload, benchmarks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sharecap.cli.output import AsJson, show
-from sharecap.errors import SharecapError
+from sharecap.errors import SharecapError, UsageError
+
+if TYPE_CHECKING:
+    from sharecap.evals.answerers import Answerer
+    from sharecap.evals.exam import Exam
 
 
 def evaluate_model(
-    model: Annotated[
-        str, typer.Argument(help="Model directory, http(s)://…/v1#MODEL, openai:MODEL or constant:TEXT.")
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model directory, http(s)://…/v1#MODEL, openai:MODEL or constant:TEXT."),
     ],
     *,
     benchmarks: Annotated[Path, typer.Option(help="Directory with mme/, mmbench/, pope/ and others in it.")],
-    to: Annotated[Path | None, typer.Option(help="Where the run goes (default: evals/NAME-DIGEST).")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this benchmark (may be repeated).")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Where the run goes (default: evals/NAME-PROTOCOL-DIGEST); several: their parent."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this benchmark, or seed-bench-ranking (may be repeated).")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="consistent: pictures padded; sharegpt4v: cut where the paper's scripts do.")
+    ] = "consistent",
     blind: Annotated[bool, typer.Option("--blind", help="Show no image; see `sharecap gain`.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="Grades LLaVA-Bench and MM-Vet: http(s)://…/v1#MODEL or openai:MODEL.")
+    ] = None,
+    judge_budget: Annotated[
+        float | None, typer.Option(help="USD that the reviews of a run may cost at most.")
+    ] = None,
+    judge_price: Annotated[
+        str | None, typer.Option(help="IN,OUT in USD per million tokens (default: sharecap's table).")
+    ] = None,
+    rejudge: Annotated[
+        int | None, typer.Option(min=1, help="Have so many recorded reviews done again: the judge's drift.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: answer the I-th of N parts, for a process or GPU of its own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch of a model directory.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight to an endpoint.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
     from sharecap.evals.answerers import Blind, open_answerer
+    from sharecap.evals.exam import Exam
+    from sharecap.evals.judge import UnreviewedError, open_judge
+    from sharecap.evals.protocols import protocol_named
+    from sharecap.evals.runner import part_of, run_directory
+    from sharecap.evals.suite import find_tasks, unjudged
+    from sharecap.evals.tables import score_lines
+
+    if judge is None and (judge_budget is not None or judge_price or rejudge):
+        raise UsageError("no judge to pay or to ask again", todo="add --judge http(s)://…/v1#MODEL")
+    how, part = protocol_named(protocol), part_of(shard) if shard else None
+    opened = [open_answerer(model, batch_size=batch_size, concurrency=concurrency) for model in models]
+    answerers = [Blind(one) if blind else one for one in opened]
+    prices = [judge_price] if judge_price else []
+    grader = (
+        open_judge(judge, prices=prices, budget_usd=judge_budget, concurrency=concurrency) if judge else None
+    )
+    tasks, missing = find_tasks(benchmarks, only or (), judged=grader is not None)
+    exam = Exam(tasks, how, grader, missing)
+    places = [
+        run_directory(one, exam, to if len(answerers) == 1 else None, below=to or Path("evals"))
+        for one in answerers
+    ]
+    waiting = [] if grader else unjudged(benchmarks, only or ())
+    found, lines, left = [], [], None
+    for one, out in zip(answerers, places, strict=True):
+        try:
+            results, told = _one_run(one, exam, out, part, rejudge=rejudge)
+        except UnreviewedError as error:  # the other scores are there, and worth seeing
+            results, told, left = dict(error.results), score_lines(error.results), error
+        found.append(results | {"unjudged": waiting})
+        lines += told
+    lines += [f"{name}: not run, a judge scores it (--judge)" for name in waiting]
+    show(found[0] if len(found) == 1 else found, as_json, lines)
+    if left:
+        raise left
+
+
+def _one_run(
+    answerer: "Answerer", exam: "Exam", out: Path, part: tuple[int, int] | None, *, rejudge: int | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Results and lines of one model's run."""
+    from sharecap.evals.drift import drift, drift_lines
     from sharecap.evals.results import read_results
-    from sharecap.evals.runner import evaluate, run_directory
-    from sharecap.evals.suite import find_tasks
+    from sharecap.evals.runner import answer_shard, evaluate
     from sharecap.evals.tables import score_lines
     from sharecap.images.dataset import disk_errors
     from sharecap.images.progress import Progress
 
-    answerer = open_answerer(model, batch_size=batch_size, concurrency=concurrency)
-    if blind:
-        answerer = Blind(answerer)
-    tasks, missing = find_tasks(benchmarks, only or ())
-    out = run_directory(answerer, tasks, missing, to)
     with disk_errors(out):
-        evaluate(answerer, tasks, out, missing=missing, progress=Progress("answered"))
-    results = read_results(out)
-    show(results | {"path": str(out)}, as_json, [*score_lines(results), f"run: {out}"])
+        if part:
+            made = answer_shard(answerer, exam, out, part, progress=Progress("answered"))
+            told = f"{made.metrics['answers']:,} answers: {made.path}"
+            return {"path": str(made.path), **made.metrics}, [
+                f"{told}; scored by the command without --shard"
+            ]
+        evaluate(answerer, exam, out, progress=Progress("answered"))
+        results = read_results(out)
+        lines = [*score_lines(results), f"run: {out}"]
+        if rejudge:
+            found = drift(exam, out, rejudge, progress=Progress("reviewed again"))
+            results["drift"] = found
+            lines += drift_lines(found)
+    return results | {"path": str(out)}, lines
 
 
 def score(
@@ -126,3 +201,19 @@ def guess_benchmarks(
 
     found = chances(find_tasks(directory, only or ())[0], seed)
     show(plain(found), as_json, chance_lines(found))
+
+
+@benchmarks.command("get")
+def get_benchmark(
+    name: Annotated[str, typer.Argument(help="mme, mmbench or mmstar.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Where benchmarks lie; it gets a folder of its own there.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a benchmark from a hub through `datasets`, and write it as the benchmark gives it out."""
+    from sharecap.evals.hub import get
+
+    folder = get(name, directory)
+    show({"path": str(folder)}, as_json, [f"{name}: {folder}"])

@@ -1,4 +1,4 @@
-"""Commands of the embedded world: quickstart, simulate-teacher."""
+"""Commands of the embedded world: quickstart, draw-exam, simulate-teacher."""
 
 import time
 from pathlib import Path
@@ -27,6 +27,28 @@ def quickstart(
     page = Story(to.resolve(), QuickstartSpec(seed=seed)).run()
     results = read_results(page) | {"report": str(page), "run_seconds": time.monotonic() - clock}
     show(results, as_json, result_lines(results))
+
+
+def draw_exam(
+    to: Annotated[Path, typer.Argument(help="Where world/ and benchmarks/ go; a new directory.")],
+    *,
+    pictures: Annotated[int, typer.Option(min=20, help="Scenes that are asked about.")] = 60,
+    seed: Annotated[int, typer.Option(help="The world's seed; a quickstart's, to examine its models.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write questions about scenes in the official files of the paper's eleven benchmarks."""
+    from sharecap.errors import UsageError
+    from sharecap.images.dataset import disk_errors
+    from sharecap.scenes.whole_exam import draw_exam as draw
+    from sharecap.scenes.world import WorldSpec
+
+    if to.exists():
+        raise UsageError("this place is taken", where=to, todo="choose a new directory")
+    with disk_errors(to):
+        made = draw(to, WorldSpec(seed=seed), pictures)
+    truth = to / "world" / "truth.jsonl"
+    lines = [f"benchmarks: {made}", f"a judge who knows the truth: sharecap simulate-teacher --truth {truth}"]
+    show({"benchmarks": str(made), "truth": str(truth)}, as_json, lines)
 
 
 def simulate_teacher(

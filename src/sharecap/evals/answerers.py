@@ -7,9 +7,11 @@ answer is an error, and what was answered before it is kept.
 import asyncio
 import hashlib
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from sharecap.captions.captioner import (
 )
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.place import loose_file
+from sharecap.records import NO_IMAGE
 
 if TYPE_CHECKING:
     from sharecap.captions.courier import Patience
@@ -42,6 +45,8 @@ class Ask:
     images: tuple[Path, ...]
     text: str
     max_new_tokens: int
+    pads: bool = True  # the picture is padded to a square; else its middle square is cut out
+    choices: tuple[str, ...] = ()  # where given: the answer is the loss of each, as a JSON list
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
@@ -62,6 +67,10 @@ class Answerer(Protocol):
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         """Call `done` once per question; `SharecapError` if some got no answer."""
+
+
+DECODERS = 4
+"""Threads that get pictures ready; decoding lets go of the interpreter."""
 
 
 class LocalModel:
@@ -92,24 +101,45 @@ class LocalModel:
         return Generator.load(self.directory, batch_size=self.batch_size, alone=False)  # short replies
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
-        """Answer in batches, in the given order."""
+        """Answer in batches, in the given order; the next batches' pictures are decoded meanwhile."""
+        slices = list(_slices(asks, self.slices * self.batch_size))
+        with ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures") as pool:
+            for batch, after in zip(slices, [*slices[1:], []], strict=True):
+                clock = time.monotonic()
+                self._generator.frame(pads=asks[batch[0]].pads)
+                if after and asks[after[0]].pads == asks[batch[0]].pads:
+                    # What can't be read here is an error when its turn comes.
+                    for path in dict.fromkeys(path for i in after for path in asks[i].images):
+                        pool.submit(self._generator.pixels.resized, path)
+                texts = self._texts([asks[i] for i in batch])
+                seconds = (time.monotonic() - clock) / len(batch)
+                for i, text in zip(batch, texts, strict=True):
+                    done(i, text, seconds)
+
+    def _texts(self, asks: Sequence[Ask]) -> list[str]:
+        """Answers to questions that are put alike."""
         from sharecap.model.generation import Decoding, Query
 
-        for tokens, batch in _slices(asks, self.slices * self.batch_size):
-            clock = time.monotonic()
-            queries = [Query(asks[i].images, asks[i].text) for i in batch]
-            replies = self._generator.generate(queries, Decoding(max_new_tokens=tokens))
-            seconds = (time.monotonic() - clock) / len(batch)
-            for i, reply in zip(batch, replies, strict=True):
-                done(i, reply.text, seconds)
+        queries = [Query(ask.images, ask.text) for ask in asks]
+        if asks[0].choices:
+            from sharecap.model.ranking import losses
+
+            ranked = losses(self._generator, queries, [ask.choices for ask in asks])
+            return [json.dumps(one) for one in ranked]
+        decoding = Decoding(max_new_tokens=asks[0].max_new_tokens)
+        return [reply.text for reply in self._generator.generate(queries, decoding)]
 
 
-def _slices(asks: Sequence[Ask], size: int) -> Iterator[tuple[int, list[int]]]:
-    """(max_new_tokens, indexes) of runs of questions that share the length limit, `size` at most."""
-    for tokens, group in itertools.groupby(range(len(asks)), key=lambda i: asks[i].max_new_tokens):
+def _slices(asks: Sequence[Ask], size: int) -> Iterator[list[int]]:
+    """Indexes of runs of questions that are put alike, `size` at most."""
+
+    def how(i: int) -> tuple[int, bool, bool]:
+        return asks[i].max_new_tokens, asks[i].pads, bool(asks[i].choices)
+
+    for _, group in itertools.groupby(range(len(asks)), key=how):
         run = list(group)
         for first in range(0, len(run), size):
-            yield tokens, run[first : first + size]
+            yield run[first : first + size]
 
 
 class Endpoint:
@@ -126,7 +156,15 @@ class Endpoint:
         self.digest = hashlib.sha256(captioner.fingerprint.encode()).hexdigest()
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
-        """Keep `concurrency` questions in flight; an endpoint that stays away ends the run at once."""
+        """Keep `concurrency` questions in flight; an endpoint that stays away ends the run at once.
+
+        `UsageError` for what only a model's own numbers can tell: losses, and pictures cut otherwise.
+        """
+        todo = "give a model directory"
+        if any(ask.choices for ask in asks):
+            raise UsageError("an endpoint tells no likelihoods", where=self.name, todo=todo)
+        if not all(ask.pads for ask in asks):
+            raise UsageError("an endpoint prepares pictures by itself", where=self.name, todo=todo)
         asyncio.run(self._answer(asks, done))
 
     async def _answer(self, asks: Sequence[Ask], done: Done) -> None:
@@ -161,9 +199,10 @@ class Endpoint:
 
     async def _ask(self, ask: Ask) -> str:
         """The answer, after as many attempts as it takes; waits double unless the server says how long."""
-        assert len(ask.images) == 1, "endpoints are asked about one image"
+        assert len(ask.images) <= 1, "endpoints are asked about one image, or none"
         sampling = Sampling(max_tokens=ask.max_new_tokens, temperature=0.0)
-        request = Request(loose_file(ask.images[0], ask.image_ids[0]), ask.text, sampling)
+        image = loose_file(ask.images[0], ask.image_ids[0]) if ask.images else NO_IMAGE
+        request = Request(image, ask.text, sampling)
         busy = failures = 0  # a server that is busy for long may still fail as often as any other
         while True:
             try:
@@ -204,9 +243,6 @@ class Blind:
     """A model that is asked the same questions and shown no image (MMStar, arXiv 2403.20330, section 3.3)."""
 
     def __init__(self, model: Answerer) -> None:
-        if isinstance(model, Endpoint):
-            todo = "give a model directory"
-            raise UsageError("an endpoint cannot be asked without an image yet", where=model.name, todo=todo)
         self.model = model
         self.name = f"{model.name}-blind"
 

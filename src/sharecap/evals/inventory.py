@@ -23,6 +23,8 @@ SOURCES: Mapping[str, str] = {
     "gqa": "cs.stanford.edu/people/dorarad/gqa",
     "pope": "github.com/RUCAIBox/POPE, pictures from cocodataset.org",
     "mmstar": "huggingface.co/datasets/Lin-Chen/MMStar",
+    "llava-bench": "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",
+    "mm-vet": "github.com/yuweihao/MM-Vet",
 }
 """Who gives the benchmark out."""
 
@@ -39,6 +41,8 @@ VERSIONS: Mapping[str, Mapping[int, str]] = {
     "gqa": {12578: "testdev-balanced"},
     "pope": {8910: "random in its old form of 2,910", 9000: "random in its new form of 3,000"},
     "mmstar": {1500: "whole"},
+    "llava-bench": {60: "whole"},
+    "mm-vet": {218: "whole"},
 }
 """Number of questions -> what has so many."""
 

@@ -4,11 +4,12 @@ Everything else reads these lines. A killed run goes on where it was; a torn lin
 No answer is ever taken over from another model, prompt or set of questions: each line has its question's key.
 """
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +17,100 @@ from sharecap import artifact
 from sharecap.artifact import Artifact
 from sharecap.errors import UsageError
 from sharecap.evals.answerers import Answerer, Ask
+from sharecap.evals.exam import Exam
+from sharecap.evals.judge import Bill, UnreviewedError, review
 from sharecap.evals.results import ITEMS, RESULTS, Run, read_items, summary
 from sharecap.evals.suite import MEASURES
-from sharecap.evals.task import Measure, Record, Sample, Task, check_unique, graded
+from sharecap.evals.task import Measure, Record, Sample, Task, graded
 from sharecap.images.progress import Progress
 from sharecap.statistics import RESAMPLES
 
-KIND = "eval"
+KIND, SHARD_KIND = "eval", "eval-shard"
+_FIELDS = [field.name for field in fields(Record)]
 
 
-def evaluate(
-    answerer: Answerer,
-    tasks: Sequence[Task],
-    out: Path,
-    *,
-    missing: Sequence[str] = (),
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Artifact:
-    """Ask all tasks' questions and write items, scores and intervals to `out`. Found again if it is finished.
+def evaluate(answerer: Answerer, exam: Exam, out: Path, *, progress: Progress | None = None) -> Artifact:
+    """Ask all questions and write items, scores and intervals to `out`. Found again if it is finished.
 
-    `missing` names benchmarks that the caller looked for in vain; it is reported beside the results.
+    What finished shards beside `out` have answered is not asked again. `UnreviewedError`, with the results
+    in it, if the judge left answers without a review.
     """
-    config = _config(tasks, missing, resamples, seed)
 
     def work(directory: Path) -> Mapping[str, Any]:
-        ordered = _answer_all(answerer, tasks, directory, progress or Progress("answered", quiet=True))
-        return _finish(
+        wanted = exam.wanted(answerer.digest)
+        known = {record.key: record for record in _shards(out)}
+        records = _answer(answerer, exam, wanted, directory, known=known, progress=progress)
+        quiet = progress is None or progress.quiet
+        records, bill = _reviewed(exam, wanted, records, directory, Progress("reviewed", quiet=quiet))
+        metrics = _finish(
             directory,
             answerer.name,
-            ordered,
-            measures={task.name: task.measure for task in tasks},
-            missing=missing,
-            resamples=resamples,
-            seed=seed,
+            records,
+            measures={task.name: task.measure for task in exam.tasks},
+            resamples=exam.resamples,
+            seed=exam.seed,
+            beside=_beside(exam, bill),
+            notes={task.name: task.notes for task in exam.tasks},
         )
+        if exam.judge and bill and bill.missing:
+            error = UnreviewedError(exam.judge.name, bill)
+            error.results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
+            raise error
+        return metrics
 
-    return artifact.stage(out, KIND, config, {"model": answerer.digest}, work)
+    inputs = {"model": answerer.digest}
+    return artifact.stage(out, KIND, exam.config(), inputs, work, content=(ITEMS, RESULTS))
 
 
-def _config(tasks: Sequence[Task], missing: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
-    return {
-        "tasks": {task.name: task.digest for task in tasks},
-        "missing": list(missing),
-        "resamples": resamples,
-        "seed": seed,
-    }
+def answer_shard(
+    answerer: Answerer, exam: Exam, out: Path, shard: tuple[int, int], *, progress: Progress | None = None
+) -> Artifact:
+    """Answer every n-th question from the i-th on, `shard` being (i, n), into a directory beside `out`.
+
+    Each shard may have a process and a GPU of its own. Nothing is scored: `evaluate` takes the answers in.
+    """
+    index, number = shard
+
+    def work(directory: Path) -> Mapping[str, Any]:
+        whole = exam.wanted(answerer.digest)
+        wanted = {key: whole[key] for key in list(whole)[index::number]}
+        records = _answer(answerer, exam, wanted, directory, known={}, progress=progress)
+        artifact.write_atomically(directory / ITEMS, "".join(map(_line, records)))
+        return {"model": answerer.name, "answers": len(records)}
+
+    config = exam.config() | {"shard": [index, number]}
+    place = out.with_name(f"{out.name}.shard-{index}-of-{number}")
+    refuse_other_work(place, artifact.key_of(SHARD_KIND, config, {"model": answerer.digest}))
+    return artifact.stage(place, SHARD_KIND, config, {"model": answerer.digest}, work, content=(ITEMS,))
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """(i, n) of a shard "i/n"; `UsageError` if it is none."""
+    index, _, number = text.partition("/")
+    if not (index.isdecimal() and number.isdecimal() and int(index) < int(number)):
+        todo = "give 0/N to N-1/N, for example 0/2 and 1/2"
+        raise UsageError("no shard", where=repr(text), todo=todo)
+    return int(index), int(number)
+
+
+def _shards(out: Path) -> Iterable[Record]:
+    """What the shards beside `out` have answered; `SharecapError` for one that is not finished."""
+    for place in sorted(out.parent.glob(f"{out.name}.shard-*-of-*")):
+        artifact.read(place)
+        yield from read_items(place / ITEMS)
 
 
 def run_directory(
-    answerer: Answerer, tasks: Sequence[Task], missing: Sequence[str], to: Path | None = None
+    answerer: Answerer, exam: Exam, to: Path | None = None, *, below: Path = Path("evals")
 ) -> Path:
-    """Where an evaluation goes: `to`, or a place told apart by the content of model and questions.
+    """Where an evaluation goes: `to`, or a place `below` told apart by model, protocol and questions.
 
     `UsageError` if `to` holds anything but this very evaluation: answers may have been paid for.
     """
-    inputs = {"model": answerer.digest}
-    key = artifact.key_of(KIND, _config(tasks, missing, RESAMPLES, 0), inputs)
+    key = artifact.key_of(KIND, exam.config(), {"model": answerer.digest})
     if to is None:
         name = re.sub(r"[^\w.-]+", "-", answerer.name)
-        return Path("evals") / f"{name}-{key[:8]}"
+        return below / f"{name}-{exam.protocol.name}-{key[:8]}"
     refuse_other_work(to, key)
     return to
 
@@ -104,41 +138,48 @@ def keep_predictions(
     return artifact.stage(out, KIND, config, inputs, work)
 
 
-def _answer_all(
-    answerer: Answerer, tasks: Sequence[Task], directory: Path, progress: Progress
+def _answer(
+    answerer: Answerer,
+    exam: Exam,
+    wanted: Mapping[str, tuple[Task, Sample, str]],
+    directory: Path,
+    *,
+    known: Mapping[str, Record],
+    progress: Progress | None,
 ) -> list[Record]:
     """Ask what is not answered yet, writing each answer as it comes; all records in the tasks' own order."""
-    wanted: dict[str, tuple[Task, Sample, str]] = {}
-    for task in tasks:
-        check_unique((sample.id for sample in task.samples), Path(task.name))
-        for sample in task.samples:
-            prompt = task.prompt(sample)
-            wanted[_key(answerer, task, sample, prompt)] = (task, sample, prompt)
-    items = directory / ITEMS
-    records = {record.key: record for record in read_items(items, repair=True) if record.key in wanted}
-    pictures = directory / artifact.STATE / "images"
+    items, pictures = directory / ITEMS, directory / artifact.STATE / "images"
+    own = {record.key: record for record in read_items(items, repair=True)}
+    records = {key: record for key, record in {**known, **own}.items() if key in wanted}
     todo = [key for key in wanted if key not in records]
-    asks = [
-        Ask(tuple(_as_file(image, pictures) for image in sample.images), prompt, task.max_new_tokens)
-        for task, sample, prompt in (wanted[key] for key in todo)
-    ]
+    # Questions share their pictures: each is written and read once, however many ask about it.
+    written: dict[int, Path] = {}
+    digest = functools.cache(artifact.file_digest)
+    asks = []
+    for task, sample, prompt in (wanted[key] for key in todo):
+        images = tuple(_as_file(image, pictures, written) for image in sample.images)
+        choices = sample.choices if task.ranks else ()
+        pads = task.name not in exam.protocol.cropped
+        asks.append(Ask(images, prompt, task.max_new_tokens, pads, choices))
+    progress = progress or Progress("answered", quiet=True)
     progress.total, progress.done = len(wanted), len(records)
     with open(items, "a", encoding="utf-8") as lines, progress.shown():
 
         def done(index: int, text: str, seconds: float) -> None:
-            task, sample, prompt = wanted[todo[index]]
+            key, ask = todo[index], asks[index]
+            task, sample, prompt = wanted[key]
             record = graded(
                 task,
                 sample,
                 text,
-                images=asks[index].image_ids,
+                images=tuple(map(digest, ask.images)),
                 prompt=prompt,
                 seconds=seconds,
-                key=todo[index],
+                key=key,
             )
             lines.write(_line(record))
             lines.flush()
-            records[record.key] = record
+            records[key] = record
             progress.done += 1
             progress.tick()
 
@@ -148,16 +189,33 @@ def _answer_all(
     return [records[key] for key in wanted]
 
 
-def _key(answerer: Answerer, task: Task, sample: Sample, prompt: str) -> str:
-    what = [answerer.digest, task.digest, sample.id, prompt, task.max_new_tokens, "greedy"]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+def _reviewed(
+    exam: Exam,
+    wanted: Mapping[str, tuple[Task, Sample, str]],
+    records: Sequence[Record],
+    directory: Path,
+    progress: Progress,
+) -> tuple[list[Record], Bill | None]:
+    """The records, with reviews where a judge scores them."""
+    asked = zip(wanted.values(), records, strict=True)
+    items = [(task, sample, record) for (task, sample, _), record in asked if task.judging]
+    if not items or exam.judge is None:
+        return list(records), None
+    with_review, bill = review(exam.judge, items, directory, progress=progress)
+    by_key = {record.key: record for record in with_review}
+    return [by_key.get(record.key, record) for record in records], bill
 
 
-def _as_file(image: Path | bytes, directory: Path) -> Path:
-    """Encoded images from inside a table become files, so that every answerer gets paths."""
+def _as_file(image: Path | bytes, directory: Path, written: dict[int, Path]) -> Path:
+    """Encoded images from inside a table become files, so that every answerer gets paths.
+
+    `written` has those that were seen, by what is the same for rows that share one: the object.
+    """
     if isinstance(image, Path):
         return image
-    path = directory / hashlib.sha256(image).hexdigest()
+    if id(image) in written:
+        return written[id(image)]
+    path = written[id(image)] = directory / hashlib.sha256(image).hexdigest()
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -167,7 +225,16 @@ def _as_file(image: Path | bytes, directory: Path) -> Path:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+    # `asdict` would copy every value, which takes longer than all else that is done about an answer.
+    return json.dumps({name: getattr(record, name) for name in _FIELDS}, ensure_ascii=False) + "\n"
+
+
+def _beside(exam: Exam, bill: Bill | None) -> dict[str, Any]:
+    """What stands in the results beside the scores."""
+    told: dict[str, Any] = {"missing": list(exam.missing), "protocol": exam.protocol.name}
+    if exam.judge and bill:
+        told["judge"] = {"name": exam.judge.name, "failures": dict(bill.missing), "usd": bill.usd}
+    return told
 
 
 def _finish(
@@ -176,16 +243,19 @@ def _finish(
     records: Sequence[Record],
     *,
     measures: Mapping[str, Measure],
-    missing: Sequence[str] = (),
     resamples: int,
     seed: int,
+    beside: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Write items in their order and the results; the numbers for the manifest."""
     artifact.write_atomically(directory / ITEMS, "".join(_line(record) for record in records))
     by_task: dict[str, list[Record]] = {}
     for record in records:
         by_task.setdefault(record.task, []).append(record)
-    found = summary(Run(name, by_task, measures), resamples=resamples, seed=seed) | {"missing": list(missing)}
+    found = summary(Run(name, by_task, measures), resamples=resamples, seed=seed) | dict(beside or {})
+    for task, said in (notes or {}).items():
+        found["benchmarks"][task]["notes"] += said
     artifact.write_atomically(directory / RESULTS, json.dumps(found, ensure_ascii=False, indent=1))
     headlines = {
         task: b["scores"][b["headline"]]["value"]
@@ -195,6 +265,7 @@ def _finish(
     unparsed = sum(b["unparsed"] for b in found["benchmarks"].values())
     return {
         "model": name,
+        **({"protocol": found["protocol"]} if "protocol" in found else {}),
         "overall": found["overall"] and found["overall"]["value"],
         **headlines,
         "unparsed": unparsed,

@@ -44,8 +44,18 @@ FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
     "gqa": gqa.read_tasks,
     "pope": pope.read_tasks,
     "mmstar": mmstar.read_tasks,
+    "llava-bench": llava_bench.read_tasks,
+    "mm-vet": mm_vet.read_tasks,
 }
-"""Folder below the benchmarks' directory, and what reads it. Those that need a judge are not here."""
+"""Folder below the benchmarks' directory, and what reads it."""
+
+RANKED: Mapping[str, tuple[str, Callable[[Path], list[Task]]]] = {
+    seed_bench.RANKING: ("seed-bench", seed_bench.read_ranking),
+}
+"""Other askings of a benchmark, put only when they are named -> its folder, and what reads it so."""
+
+JUDGED = ("llava-bench", "mm-vet")
+"""Those whose answers a judge scores."""
 
 MEASURES: Mapping[str, Measure] = {
     "llava-bench": llava_bench.measure,
@@ -53,6 +63,7 @@ MEASURES: Mapping[str, Measure] = {
     "mmbench": mmbench.measure,
     "mmbench-cn": mmbench.measure,
     "seed-bench": seed_bench.measure,
+    seed_bench.RANKING: seed_bench.measure,
     "mm-vet": mm_vet.measure,
     "qbench": qbench.measure,
     "scienceqa": scienceqa.measure,
@@ -80,6 +91,7 @@ _LABELS_INSIDE: Mapping[str, Callable[[Path, Path | None], Predictions]] = {
 
 _LABELS_BESIDE: Mapping[str, Callable[[Path, Path], Predictions]] = {
     "seed-bench": seed_bench.read_predictions,
+    seed_bench.RANKING: seed_bench.read_ranked,
     "qbench": qbench.read_predictions,
     "gqa": gqa.read_predictions,
     "pope": pope.read_predictions,
@@ -94,27 +106,50 @@ _RULED: Mapping[str, Callable[[Path, Path, str | None], Predictions]] = {
 """Benchmarks for which several scoring rules are in use."""
 
 
-def find_tasks(directory: Path, only: Sequence[str] = ()) -> tuple[list[Task], list[str]]:
-    """The tasks whose folders lie in `directory`, and which of those in `only` don't."""
+def find_tasks(
+    directory: Path, only: Sequence[str] = (), *, judged: bool = False
+) -> tuple[list[Task], list[str]]:
+    """The tasks whose folders lie in `directory`, and which of those in `only` don't.
+
+    Tasks that a judge scores are left out unless there is one (`judged`).
+    """
     if not directory.is_dir():
         raise UsageError(
             "no such directory", where=directory, todo="give the directory that holds the benchmarks"
         )
-    unknown = [name for name in only if name not in FOLDERS]
+    unknown = [name for name in only if name not in (*FOLDERS, *RANKED)]
     if unknown:
-        raise UsageError(f"unknown benchmark {unknown[0]!r}", todo=f"choose from {', '.join(FOLDERS)}")
-    wanted = [name for name in FOLDERS if not only or name in only]
-    missing = [name for name in wanted if not (directory / name).is_dir()]
+        todo = f"choose from {', '.join((*FOLDERS, *RANKED))}"
+        raise UsageError(f"unknown benchmark {unknown[0]!r}", todo=todo)
+    waiting = [] if judged else [name for name in only if name in JUDGED]
+    if waiting:
+        raise UsageError(f"{waiting[0]} is scored by a judge", todo="add --judge http(s)://…/v1#MODEL")
+    known = [name for name in FOLDERS if judged or name not in JUDGED]
+    wanted = [name for name in (*known, *RANKED) if (name in only if only else name in known)]
+    missing = [name for name in wanted if not (directory / _folder(name)).is_dir()]
     if len(missing) == len(wanted):
+        if not judged and unjudged(directory):
+            todo = "add --judge http(s)://…/v1#MODEL"
+            raise UsageError("only benchmarks that a judge scores are here", where=directory, todo=todo)
         raise UsageError("no benchmark here", where=directory, todo=f"expected folders {', '.join(wanted)}")
     present = [name for name in wanted if name not in missing]
-    return [task for name in present for task in read_folder(name, directory / name)], missing if only else []
+    found = [task for name in present for task in read_folder(name, directory / _folder(name))]
+    return found, missing if only else []
+
+
+def _folder(name: str) -> str:
+    return RANKED[name][0] if name in RANKED else name
+
+
+def unjudged(directory: Path, only: Sequence[str] = ()) -> list[str]:
+    """Benchmarks that lie in `directory` and are asked only where there is a judge."""
+    return [name for name in JUDGED if not only and (directory / name).is_dir()]
 
 
 def read_folder(name: str, folder: Path) -> list[Task]:
     """The tasks of a benchmark that lies in its folder; `SharecapError` if they can't be read."""
     with expected(name, folder, todo=f"are these the files of {name} as they are given out?"):
-        return FOLDERS[name](folder)
+        return RANKED[name][1](folder) if name in RANKED else FOLDERS[name](folder)
 
 
 def named(benchmark: str) -> str:

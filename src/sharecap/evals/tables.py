@@ -39,7 +39,11 @@ def score_lines(summary: Mapping[str, Any]) -> list[str]:
         if summary["overall"]:
             table.add_row("overall", "mean (of 100)", *_cells(Estimate(**summary["overall"])))
     notes += [f"{name}: not found, not run" for name in summary.get("missing", ())]
-    return [summary["model"], *_lines(table), *notes]
+    protocol = f", protocol {summary['protocol']}" if "protocol" in summary else ""
+    if judge := summary.get("judge"):
+        cost = "" if judge["usd"] is None else f", ${judge['usd']:.4f}"
+        notes.append(f"judge: {judge['name']}{cost}")
+    return [summary["model"] + protocol, *_lines(table), *notes]
 
 
 def comparison_lines(found: Sequence[RunComparison]) -> list[str]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Sample:
     kind: str  # what is asked for: subtask, category, question type
     group: str  # items that the metric takes together; its own id where each stands alone
     labels: Mapping[str, str] = field(default_factory=dict)  # further names that sub-scores go by
+    choices: tuple[str, ...] = ()  # the options' own words, where a task ranks them
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Record:
     group: str
     labels: Mapping[str, str]
     key: str = ""  # digest of all that decides the answer
+    review: Mapping[str, str] = field(default_factory=dict)  # `judge`, `prompt` (digest), `text`; if judged
 
     @property
     def cluster(self) -> str:
@@ -79,6 +81,17 @@ Measure = Callable[[Sequence[Record]], Measures]
 
 
 @dataclass(frozen=True)
+class Judging:
+    """How a judge is asked about an answer that no rule can score. Its words are what `parse` reads."""
+
+    ask: Callable[[Sample, str], str]  # a sample and the model's text -> the words to the judge
+    digest: str  # of all words that are the same for every answer
+    system: str = ""
+    max_tokens: int = 1024
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     """Samples with the rules of their benchmark. Decoding is greedy, as in the paper."""
 
@@ -90,6 +103,8 @@ class Task:
     score: Callable[[Sample, str | None], float]  # 0..1
     measure: Measure
     notes: tuple[str, ...] = ()  # what was assumed when its files were read
+    judging: Judging | None = None  # where a judge is asked for the score
+    ranks: bool = False  # the answer is the list of the choices' losses, not a text
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -103,6 +118,7 @@ class Task:
         for s in self.samples:
             images = [_fingerprint(image, known) for image in s.images]
             row = [s.id, self.prompt(s), s.reference, s.kind, s.group, s.image_name, images, dict(s.labels)]
+            row += [s.choices] if self.ranks else []
             total.update(json.dumps(row, sort_keys=True).encode())
         return total.hexdigest()
 
@@ -130,8 +146,11 @@ def graded(
     seconds: float = 0.0,
     key: str = "",
 ) -> Record:
-    """The record of one answer. The only place where an answer becomes a score."""
-    parsed = task.parse(sample, raw)
+    """The record of one answer. The only place where an answer becomes a score; `judged` is the other half.
+
+    An answer that waits for its judge has none yet.
+    """
+    parsed = None if task.judging else task.parse(sample, raw)
     return Record(
         task=task.name,
         id=sample.id,
@@ -147,6 +166,14 @@ def graded(
         labels=dict(sample.labels),
         key=key,
     )
+
+
+def judged(task: Task, sample: Sample, record: Record, judge: str, text: str) -> Record:
+    """The record with what the judge said of the answer, and the score that this is."""
+    assert task.judging is not None
+    parsed = task.parse(sample, text)
+    review = {"judge": judge, "prompt": task.judging.digest, "text": text}
+    return replace(record, parsed=parsed, score=task.score(sample, parsed), review=review)
 
 
 def grade(task: Task, answers: Mapping[str, str], where: Path) -> list[Record]:

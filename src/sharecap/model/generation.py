@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import BaseImageProcessor, DynamicCache
 
 from sharecap.chat.templates import question, template_named
 from sharecap.chat.tokenise import Cutter, Document
@@ -29,7 +29,7 @@ from sharecap.model import qwen
 from sharecap.model.build import Llava
 from sharecap.model.cohorts import Cohort, Slab, write
 from sharecap.model.folder import load
-from sharecap.model.pixels import Patches, Pixels
+from sharecap.model.pixels import Patches, Pixels, framed
 from sharecap.records import Usage
 
 REFILL = 0.25
@@ -77,10 +77,9 @@ class Generator:
     def __init__(self, llava: Llava, batch_size: int = 64, *, alone: bool = True) -> None:
         self.llava, self.batch_size, self.alone = llava, batch_size, alone
         self.model: Any = llava.model.eval()  # type: ignore[no-untyped-call]
-        self.pixels = Pixels(llava.processor.image_processor, cache_bytes=256 << 20)
-        self.heard: Callable[[list[list[int]]], None] | None = (
-            None  # is told the replies' tokens as they grow
-        )
+        self.pixels = self.prepared(llava.processor.image_processor)
+        self.pads: bool | None = None  # None: as the model's own processor has it
+        self.heard: Callable[[list[list[int]]], None] | None = None  # hears the replies' tokens as they grow
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
         places = llava.image_tokens
         self.cutter = Cutter(
@@ -93,6 +92,16 @@ class Generator:
     def load(cls, directory: Path, batch_size: int = 64, *, alone: bool = True) -> Self:
         """From a model directory; `SharecapError` if it isn't one."""
         return cls(load(directory), batch_size, alone=alone)
+
+    def frame(self, *, pads: bool) -> None:
+        """From now on pad pictures to a square, or cut out their middle one; `UsageError` if it can't."""
+        if pads is not self.pads:
+            self.pixels = self.prepared(framed(self.llava.processor.image_processor, pads=pads))
+            self.pads = pads
+
+    @staticmethod
+    def prepared(processor: BaseImageProcessor) -> Pixels:
+        return Pixels(processor, cache_bytes=256 << 20, forgets=True)
 
     def generate(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply]:
         """One reply per query, in their order.

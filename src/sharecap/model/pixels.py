@@ -6,6 +6,7 @@ epoch and every question asks for them again. It must never hand out a picture t
 Shape letters: N pictures, H and W their pixels; for towers that take patches, Y and X patches of P pixels.
 """
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
+from sharecap.errors import UsageError
 from sharecap.images.decode import open_rgb
 
 
@@ -38,10 +40,16 @@ class Patches:
 
 
 class Pixels:
-    """Decodes, resizes, normalises; keeps up to `cache_bytes` of resized pictures. Threads may share one."""
+    """Decodes, resizes, normalises; keeps up to `cache_bytes` of resized pictures. Threads may share one.
 
-    def __init__(self, processor: BaseImageProcessor, cache_bytes: int = 1 << 30) -> None:
-        self.processor, self.room = processor, cache_bytes
+    `forgets`: when these are full the oldest go, as suits who asks for pictures in an order once. Else the
+    first ones stay, as suits who comes again and again.
+    """
+
+    def __init__(
+        self, processor: BaseImageProcessor, cache_bytes: int = 1 << 30, *, forgets: bool = False
+    ) -> None:
+        self.processor, self.room, self.forgets = processor, cache_bytes, forgets
         self.kept: dict[str, NDArray[np.uint8]] = {}
         self.lock = threading.Lock()
         self.patched = "merge_size" in processor.to_dict()
@@ -78,6 +86,8 @@ class Pixels:
                 return self.kept[name]
         made = self.prepare(open_rgb(Path(picture)))
         with self.lock:
+            while self.forgets and self.kept and made.nbytes > self.room:
+                self.room += self.kept.pop(next(iter(self.kept))).nbytes
             if name not in self.kept and made.nbytes <= self.room:
                 self.kept[name] = made
                 self.room -= made.nbytes
@@ -90,6 +100,21 @@ class Pixels:
         made: NDArray[np.uint8] = np.asarray(done["pixel_values"][0])
         assert made.dtype == np.uint8, "the processor's resize must keep bytes"
         return made
+
+
+def framed(processor: BaseImageProcessor, *, pads: bool) -> BaseImageProcessor:
+    """The processor that pads pictures to a square, or that cuts out their middle one.
+
+    `UsageError` for a cut where pictures are taken whole, in any shape.
+    """
+    if "merge_size" in processor.to_dict():
+        if not pads:
+            todo = "evaluate it with --protocol consistent"
+            raise UsageError("this model takes pictures whole and can't have them cut", todo=todo)
+        return processor
+    made: Any = copy.copy(processor)
+    made.do_pad = pads
+    return made  # type: ignore[no-any-return]
 
 
 def shades(processor: Any) -> Tensor:

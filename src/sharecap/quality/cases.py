@@ -29,7 +29,7 @@ from sharecap.images.catalog import publish, written
 from sharecap.images.dataset import JUDGEMENTS, disk_errors, held, layer_path
 from sharecap.images.progress import Progress
 from sharecap.quality.wording import DIGEST, REPHRASE
-from sharecap.records import Image
+from sharecap.records import NO_IMAGE, Image
 
 UNREADABLE = "unreadable"
 """Kind of failure of an answer that arrived and is not of the form that was asked for."""
@@ -83,7 +83,7 @@ class Judge:
     async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
         """One case, one answer."""
         if request.image.format == WORDS_ONLY:
-            return await self._endpoint.answer_text(request.prompt, request.sampling, place)
+            return await self._endpoint.answer(replace(request, image=NO_IMAGE), place)
         picture = replace(request.image, id=json.loads(request.image.alt_text)["image_id"], alt_text="")
         return await self._endpoint.answer(replace(request, image=picture), place)
 

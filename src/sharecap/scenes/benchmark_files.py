@@ -25,6 +25,7 @@ SUBTASKS: Mapping[str, str] = {
     "text": "OCR",
     "name": "landmark",
     "style": "artwork",
+    "sum": "numerical_calculation",
 }
 """Kind of question -> the MME subtask that asks it."""
 

@@ -30,7 +30,7 @@ class Question:
 
     model: str
     prompt: str  # all text of all messages
-    image: bytes  # the image file in the data URL; empty where there are words alone
+    image: bytes  # the image file in the data URL; empty: the question is of words alone
     detail: str  # "low" costs a flat number of tokens
     max_tokens: int | None
     sampling: str  # what else can change an answer, as one string
@@ -77,20 +77,13 @@ def read_question(body: bytes) -> Question:
     parts = _parts(fields.get("messages"))
     images = [part["image_url"] for part in parts if part["type"] == "image_url"]
     if len(images) > 1:
-        raise wrong_images(len(images))
+        message = f"The simulated teacher looks at no more than one image per request and got {len(images)}."
+        raise RequestError(message, code="invalid_value", param="messages")
     prompt = "\n".join(part["text"] for part in parts if part["type"] == "text")
     sampling = {name: fields.get(name) for name in ("temperature", "top_p", "seed")} | {"limit": limit}
-    detail = images[0].get("detail") if images else None
+    detail = images[0].get("detail") or "auto" if images else "auto"
     image = _payload(images[0]) if images else b""
-    return Question(
-        fields["model"], prompt, image, str(detail or "auto"), limit, json.dumps(sampling, sort_keys=True)
-    )
-
-
-def wrong_images(number: int) -> RequestError:
-    """The error for a question with so many images."""
-    message = f"The simulated teacher looks at one image per request and got {number}."
-    return RequestError(message, code="invalid_value", param="messages")
+    return Question(fields["model"], prompt, image, str(detail), limit, json.dumps(sampling, sort_keys=True))
 
 
 def look(image: bytes) -> tuple[int, int, str]:

@@ -27,12 +27,6 @@ UNSEEN = frozenset({"renown"})
 """Kinds of fact that no picture shows."""
 
 _WRITE = WRITE.partition("{")[0]
-_SIGHTLESS = (SPLIT, ANSWER)
-
-
-def needs_no_picture(prompt: str) -> bool:
-    """It is a judge's question about words alone."""
-    return prompt.startswith(_SIGHTLESS)
 
 
 def judgement(prompt: str, scene: Scene | None, rng: random.Random, errors: float) -> str | None:

@@ -388,6 +388,7 @@ class Story:
     def exam(self, model: Path, name: str, to: Path) -> Artifact:
         """A model's answers to the held-out questions, scored by the benchmarks' own rules."""
         from sharecap.evals.answerers import LocalModel
+        from sharecap.evals.exam import Exam
         from sharecap.evals.runner import evaluate
         from sharecap.evals.suite import find_tasks
 
@@ -398,7 +399,7 @@ class Story:
         answers = LocalModel(model, batch_size=128)
         answers.name = name
         with alone(to):
-            return evaluate(answers, tasks, to, progress=Progress(f"exam of {name}: answers"))
+            return evaluate(answers, Exam(tasks), to, progress=Progress(f"exam of {name}: answers"))
 
 
 def on_disk(root: Path, chain: Chain) -> None:

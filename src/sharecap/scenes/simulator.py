@@ -2,8 +2,8 @@
 
 It recognises a picture by the digest of its pixels and tells, from the scene's truth, only what the prompt
 asks for (as the prompts of the paper's Fig. 3a do), or replays a recorded answer. Asked a judge's question,
-it judges (`judge.py`). It must never answer about a picture that it doesn't know, listen beyond this machine,
-or keep a key or pixels in its log.
+it judges captions (`judge.py`) and answers (`reviewer.py`). It must never answer about a picture that it
+doesn't know, listen beyond this machine, or keep a key or pixels in its log.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from sharecap.scenes.chat_completions import (
     image_tokens,
     look,
     read_question,
-    wrong_images,
 )
 from sharecap.scenes.faults import SLOW, UNANSWERED, check_faults, draw_fault, spoil
-from sharecap.scenes.judge import judgement, needs_no_picture
+from sharecap.scenes.judge import judgement
 from sharecap.scenes.language import describe
+from sharecap.scenes.reviewer import review
 from sharecap.scenes.world import Scene, WorldSpec, names_of, pixel_digest
 
 HOST = "127.0.0.1"
@@ -48,6 +48,8 @@ ASKED_BY = {"text": "text", "name": "name", "style": "style", "relative": "relat
 """Word in a prompt -> topic that it asks for."""
 MOST_BODY_BYTES = 64 * 2**20
 LISTENING = "listening on "
+NO_PICTURE = "There is no picture to look at."
+"""What is said to a question without one that is no review form."""
 NOTHING = (
     "This is a plain grey surface without any shape, sign or texture, and nothing can be made out on it."
 )
@@ -183,6 +185,8 @@ class Asked:
     @property
     def blank(self) -> bool:
         """The picture is even mid-grey all over."""
+        if not self.question.image:
+            return False
         grey = Pictures.new("RGB", (self.width, self.height), (128, 128, 128))
         return bool(self.digests["pixels"] == pixel_digest(grey))
 
@@ -288,12 +292,8 @@ class Simulator:
         return Asked(question, width, height, {**digests, "request": key, "attempt": attempt}, chance)
 
     def check_known(self, asked: Asked) -> None:
-        """Raise a 400 for a picture that is not known, or for none where one is needed."""
-        if not asked.question.image:
-            if not needs_no_picture(asked.question.prompt):
-                raise wrong_images(0)
-            return
-        if not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
+        """Raise a 400 for a picture that is not known."""
+        if asked.question.image and not self.knowledge.knows(asked.digests["pixels"]) and not asked.blank:
             size = f"{asked.width} x {asked.height}"
             message = f"The simulated teacher does not know this picture of {size} pixels."
             raise RequestError(message, code="unknown_picture", param="messages")
@@ -303,6 +303,11 @@ class Simulator:
         question, pixels = asked.question, asked.digests["pixels"]
         # The words depend on the request alone, so a retry after a fault changes no caption.
         words = random.Random(f"words/{self.settings.seed}/{asked.digests['request']}")
+        if not question.image:
+            judged = judgement(question.prompt, None, words, self.settings.judge_errors)
+            good = judged or review(question.prompt, words, self.settings.mistakes) or NO_PICTURE
+            text, finish_reason = spoil(fault, good, question.prompt, asked.chance)
+            return completion(question, text, finish_reason, 0)
         seen = self.knowledge.another(pixels, asked.chance) if fault == "blind" else pixels
         scene = self.knowledge.scene(seen) if seen in self.knowledge.scenes else None
         if (judged := judgement(question.prompt, scene, words, self.settings.judge_errors)) is not None:

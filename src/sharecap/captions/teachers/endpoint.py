@@ -31,7 +31,7 @@ from sharecap.captions.captioner import (
 from sharecap.captions.keys import messages
 from sharecap.captions.pace import NO_LIMITS, Limits, limits_of, seconds_until
 from sharecap.captions.prepare import RULE, Preparer
-from sharecap.records import Usage
+from sharecap.records import NO_IMAGE, Usage
 
 OPENAI = "https://api.openai.com/v1"
 MAX_ANSWER_BYTES = 4_000_000
@@ -114,15 +114,15 @@ class Endpoint:
 
     async def answer(self, request: Request, place: Place = ANYWHERE) -> Answer:
         """One request, one answer; `TeacherError` or `ImageError` otherwise."""
-        url = await self._preparer.data_url(request.image)
+        if request.image is NO_IMAGE:
+            body = self.body(request.prompt, None, request.sampling, request.system)
+            payload = json.dumps(body).encode()
+        else:
+            assert not request.system, "no prompt pack has one"
+            url = await self._preparer.data_url(request.image)
+            payload = self.payload(request.prompt, url, request.sampling)
         async with place:
-            return await self.exchange(self.payload(request.prompt, url, request.sampling))
-
-    async def answer_text(self, text: str, sampling: Sampling, place: Place = ANYWHERE) -> Answer:
-        """The same about words alone: no picture is sent."""
-        body = self.body(text, "", sampling) | {"messages": [{"role": "user", "content": text}]}
-        async with place:
-            return await self.exchange(json.dumps(body).encode())
+            return await self.exchange(payload)
 
     async def exchange(self, payload: bytes) -> Answer:
         """Send the JSON of one request; its answer, or `TeacherError`."""
@@ -189,10 +189,12 @@ class Endpoint:
             raise UnavailableError("malformed", what, where=self.url, maybe_billed=True) from None
         return (choices[0].delta.content or "") if choices else ""
 
-    def body(self, prompt: str, image_url: str, sampling: Sampling) -> dict[str, Any]:
+    def body(
+        self, prompt: str, image_url: str | None, sampling: Sampling, system: str = ""
+    ) -> dict[str, Any]:
         """The JSON of a request."""
-        image = {"type": "image_url", "image_url": {"url": image_url}}
-        body: dict[str, Any] = {"model": self.name, "messages": messages(prompt, image)}
+        image = {"type": "image_url", "image_url": {"url": image_url}} if image_url is not None else None
+        body: dict[str, Any] = {"model": self.name, "messages": messages(prompt, image, system)}
         body[self._limit_field] = sampling.max_tokens
         for field in ("temperature", "top_p", "seed"):
             value = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}[

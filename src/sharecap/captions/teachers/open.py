@@ -7,10 +7,14 @@ Keys come from the environment, never from arguments, and never reach a log, a l
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from sharecap.captions.captioner import Captioner
 from sharecap.errors import UsageError
+
+if TYPE_CHECKING:
+    from sharecap.captions.teachers.endpoint import Endpoint
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _FORMS = "give http(s)://HOST/v1#MODEL, openai:MODEL, batch: before one of these, or local:DIRECTORY"
@@ -68,6 +72,20 @@ def open_teacher(
 
         return LocalCaptioner(Path(rest), batch_size=batch_size)
     raise UsageError("unknown teacher", where=repr(spec), todo=_FORMS)
+
+
+def open_endpoint(
+    spec: str, work: str, *, concurrency: int = 16, environment: Mapping[str, str] | None = None
+) -> "Endpoint":
+    """The endpoint that `spec` names, for work with words alone; `UsageError` if it names something else."""
+    from sharecap.captions.teachers.batch import BatchTeacher
+    from sharecap.captions.teachers.endpoint import Endpoint
+
+    found = open_teacher(spec, concurrency=concurrency, environment=environment)
+    if not isinstance(found, Endpoint) or isinstance(found, BatchTeacher):
+        todo = "give http(s)://…/v1#MODEL"
+        raise UsageError(f"only an endpoint can {work}", where=found.name, todo=todo)
+    return found
 
 
 def _key(environment: Mapping[str, str]) -> str:

@@ -1,18 +1,22 @@
 """LLaVA-Bench (in the wild): 60 open questions; a judge gives 1 to 10 to the model and to a reference.
 
-The score is 100 x mean of the model's / mean of the reference's: a ratio of means, not a mean of ratios
-(paper, Table 3). Several runs of the judge are averaged. One review without two numbers: no score.
+Reads the official files, to be asked and reviewed, and recorded reviews. The score is 100 x mean of the
+model's / mean of the reference's: a ratio of means, not a mean of ratios (paper, Table 3). Several runs of
+the judge are averaged. One review without two numbers: no score.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import Row, id_of, need, read_rows
-from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, ratio_of
+from sharecap.evals.files import Row, id_of, need, read_json, read_rows
+from sharecap.evals.pictures import below
+from sharecap.evals.task import Judging, Measures, Record, Sample, Task, by_label, check_unique, ratio_of
 from sharecap.statistics import Score
 
 ITEMS = 60
@@ -20,9 +24,70 @@ CATEGORY = "llava_bench_"
 _PAIR = re.compile(r"\s*(\d+(?:\.\d+)?)[\s,]+(\d+(?:\.\d+)?)\s*,?\s*")
 
 
-def task(samples: Sequence[Sample]) -> Task:
+SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
+TEMPERATURE = 0.2
+"""The judge's system prompt and sampling, as the benchmark's authors have them."""
+
+RULE = (
+    "Two assistants answered the question above about a picture, which the context describes in words.\n"
+    "Compare how helpful, relevant, accurate and detailed the two answers are, and give each a mark from 1 "
+    "to 10; a higher mark is better.\n"
+    "Write in the first line nothing but the two marks, that of Assistant 1 first, with a space between. "
+    "Explain them from the second line on. Which of the two came first must make no difference."
+)
+"""What the judge is told where the authors' `rule.json` does not lie with the questions."""
+
+
+def task(samples: Sequence[Sample], judging: Judging | None = None, notes: tuple[str, ...] = ()) -> Task:
     """LLaVA-Bench over these samples, one a run of the judge."""
-    return Task("llava-bench", samples, prompt, 1024, parse, score, measure)
+    return Task("llava-bench", samples, prompt, 1024, parse, score, measure, notes, judging)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """`questions.jsonl`, `context.jsonl`, `answers_gpt4.jsonl` with images/; `rule.json` if it is there."""
+    find = below(directory, ("images", "."))
+    questions = _questions(directory)
+    contexts = _texts_of(directory / "context.jsonl", "image", "caption")
+    answers = _texts_of(directory / "answers_gpt4.jsonl", "question_id", "text")
+    samples = []
+    for name, row in questions.items():
+        need([row], ["category"], directory / "questions.jsonl")
+        for known, key, file in ((contexts, str(row["image"]), "context"), (answers, name, "answers_gpt4")):
+            if key not in known:
+                raise SharecapError(f"nothing for question {name}", where=directory / f"{file}.jsonl")
+        reference = {"context": contexts[str(row["image"])], "answer": answers[name]}
+        sample = _sample(f"{name}#1", name, row, row)
+        samples.append(replace(sample, images=find(row["image"]), reference=reference))
+    rules = _rules(directory / "rule.json")
+    words = json.dumps([SYSTEM, rules or RULE], sort_keys=True)
+    judging = Judging(
+        lambda sample, answer: _asked(sample, answer, rules.get(f"{CATEGORY}{sample.kind}", RULE)),
+        hashlib.sha256(words.encode()).hexdigest(),
+        SYSTEM,
+        temperature=TEMPERATURE,
+    )
+    note = "the judge was asked in sharecap's words: rule.json of the authors is not with the questions"
+    return [task(samples, judging, () if rules else (note,))]
+
+
+def _texts_of(path: Path, key: str, value: str) -> dict[str, str]:
+    rows = read_rows(path)
+    need(rows, [key, value], path)
+    check_unique((id_of(row, (key,)) for row in rows), path)
+    return {id_of(row, (key,)): str(row[value]) for row in rows}
+
+
+def _rules(path: Path) -> dict[str, str]:
+    """The authors' words to the judge, by category."""
+    return {name: str(rule["prompt"]) for name, rule in read_json(path).items()} if path.exists() else {}
+
+
+def _asked(sample: Sample, answer: str, rule: str) -> str:
+    """The review form: what is to be seen, the question, the reference's and the model's answer, the rule."""
+    texts = (sample.reference["answer"], answer)
+    parts = [f"[Context]\n{sample.reference['context']}", f"[Question]\n{sample.question}"]
+    parts += [f"[Assistant {i}]\n{text}\n\n[End of Assistant {i}]" for i, text in enumerate(texts, 1)]
+    return "\n\n".join([*parts, f"[System]\n{rule}\n\n"])
 
 
 def read_predictions(paths: Sequence[Path], labels: Path | None) -> tuple[Task, dict[str, str]]:
@@ -37,7 +102,8 @@ def read_predictions(paths: Sequence[Path], labels: Path | None) -> tuple[Task, 
         _check_complete({id_of(row, ("question_id",)) for row in rows}, known, file)
         for row in rows:
             name = id_of(row, ("question_id",))
-            samples.append(_sample(name, run, row, known.get(name, {})))
+            sample = _sample(f"{name}#{run}", name, row, known.get(name, {}))
+            samples.append(replace(sample, labels={**sample.labels, "run": str(run)}))
             answers[f"{name}#{run}"] = _text(row)
     counts = {sum(s.labels["run"] == str(run) for s in samples) for run in range(1, len(files) + 1)}
     if len(counts) != 1:
@@ -54,7 +120,7 @@ def _reviews(path: Path) -> list[Path]:
     return files
 
 
-def _questions(path: Path) -> Mapping[str, Row]:
+def _questions(path: Path) -> dict[str, Row]:
     file = path / "questions.jsonl" if path.is_dir() else path
     rows = read_rows(file)
     need(rows, ["question_id", "text", "image"], file)
@@ -79,16 +145,17 @@ def _text(row: Row) -> str:
     return str(row["content"]) if "content" in row else " ".join(map(str, row["tuple"]))
 
 
-def _sample(name: str, run: int, row: Row, question: Mapping[str, Any]) -> Sample:
+def _sample(one: str, name: str, row: Row, question: Mapping[str, Any]) -> Sample:
+    """Question `name`, in the first run of the judge; `one` is what this run of it is called."""
     return Sample(
-        id=f"{name}#{run}",
+        id=one,
         images=(),
         image_name=str(question.get("image", "")),
         question=str(question.get("text", "")),
         reference=None,
         kind=str(row["category"]).removeprefix(CATEGORY),
         group=name,
-        labels={"category": str(row["category"]).removeprefix(CATEGORY), "run": str(run)},
+        labels={"category": str(row["category"]).removeprefix(CATEGORY), "run": "1"},
     )
 
 

@@ -1,26 +1,71 @@
 """MM-Vet: 218 open questions, graded 0 to 1 by a judge (arXiv 2308.02490; paper, Table 3).
 
-Reads recorded grades, of one run of the judge or several, and averages them: over all, and over the questions
-that need a capability. One missing or unreadable grade, and there is no score.
+Reads the official questions, to be asked and graded, and recorded grades, of one run of the judge or several.
+They are averaged over all, and over the questions that need a capability. One missing or unreadable grade,
+and there is no score.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import answers_of, read_json, read_rows
-from sharecap.evals.task import Measures, Record, Sample, Task, by_label, item_mean
+from sharecap.evals.files import answers_of, only, read_json, read_rows, read_text
+from sharecap.evals.pictures import below
+from sharecap.evals.task import Judging, Measures, Record, Sample, Task, by_label, item_mean
 
 ITEMS = 218
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 _GRADE = re.compile(r"\s*([01](?:\.\d+)?)(?:\s|\Z)")
 
 
-def task(samples: Sequence[Sample]) -> Task:
+HEADER = "Question | Truth | Answer | Correctness"
+TABLE = f"""Grade the last answer of this table. Its correctness goes from 0.0 (wholly wrong) in steps of \
+0.1 to 1.0 (wholly right). In the truth, <AND> joins parts that must all be in the answer, and <OR> stands \
+between truths of which any one is enough. Complete the last row: write its number and nothing else.
+
+{HEADER}
+--- | --- | --- | ---
+Which fruits are on the table? | apple <AND> pear | There is a pear. | 0.5
+Which fruits are on the table? | apple <AND> pear | A pear and, behind it, an apple. | 1.0
+What is the total? | 7.5 <OR> 15/2 | It comes to 7.5. | 1.0
+What is the total? | 7.5 <OR> 15/2 | 75 | 0.0
+Who might live here? | A fisherman, since there are nets and a boat | Somebody with a boat | 0.4
+"""
+"""What the judge is told where no `judge.txt` with the authors' words lies with the questions."""
+
+
+def task(samples: Sequence[Sample], judging: Judging | None = None, notes: tuple[str, ...] = ()) -> Task:
     """MM-Vet over these samples, one a run of the judge."""
-    return Task("mm-vet", samples, prompt, 512, parse, score, measure)
+    return Task("mm-vet", samples, prompt, 1024, parse, score, measure, notes, judging)
+
+
+def read_tasks(directory: Path) -> list[Task]:
+    """The official `mm-vet.json` with images/; `judge.txt` if it is there."""
+    find = below(directory, ("images", "."))
+    samples = [
+        replace(_sample(name, 1, row), images=find(row["imagename"]))
+        for name, row in read_labels(only(directory, "*.json")).items()
+    ]
+    own = directory / "judge.txt"
+    table = read_text(own) if own.exists() else TABLE
+    note = "the judge was asked in sharecap's words: the authors' are not with the questions (judge.txt)"
+    judging = Judging(
+        lambda sample, answer: _asked(table, sample, answer),
+        hashlib.sha256(table.encode()).hexdigest(),
+        max_tokens=16,
+    )
+    return [task(samples, judging, () if own.exists() else (note,))]
+
+
+def _asked(table: str, sample: Sample, answer: str) -> str:
+    """The table with one more row, whose last cell is empty; an answer of several lines can't add others."""
+    truth = str(sample.reference).replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+    row = (" ".join(text.split()) for text in (sample.question, truth, answer))
+    return f"{table.rstrip()}\n{' | '.join(row)} | "
 
 
 def read_labels(path: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -18,6 +18,9 @@ from sharecap.evals.files import TABLES, Row, id_of, need, only, read_rows, read
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import OPTION_LETTER, Measures, Record, Sample, Task, by_label, item_mean
 
+RANKING = "seed-bench-ranking"
+"""What the task is called when options are ranked; the other takes letters."""
+
 FORMS = ("losses", "prediction", "text")
 """What a row of predictions may hold, beside `question_id`."""
 
@@ -27,11 +30,25 @@ def task(samples: Sequence[Sample]) -> Task:
     return Task("seed-bench", samples, prompt, 128, parse, score, measure)
 
 
+def ranking(samples: Sequence[Sample]) -> Task:
+    """The authors' own asking: the question alone, and the option that the model finds likeliest."""
+    return Task(RANKING, samples, alone, 1, parse, score, measure, ranks=True)
+
+
 def read_tasks(directory: Path) -> list[Task]:
     """The questions about images in the official JSON file, with SEED-Bench-image/."""
+    return [task(_about_images(directory))]
+
+
+def read_ranking(directory: Path) -> list[Task]:
+    """The same questions, to be answered by likelihood."""
+    return [ranking(_about_images(directory))]
+
+
+def _about_images(directory: Path) -> list[Sample]:
     find = below(directory, ("SEED-Bench-image", "images", "."))
     samples = read_samples(only(directory, "*.json"), find)
-    return [task([sample for sample in samples if sample.labels["media"] == "image"])]
+    return [sample for sample in samples if sample.labels["media"] == "image"]
 
 
 def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
@@ -70,6 +87,7 @@ def _sample(row: Row, where: Path, find: Find) -> Sample:
         kind="" if kind is None else str(kind),
         group=name,
         labels={"media": "video" if video else "image"},
+        choices=tuple(options.values()),
     )
 
 
@@ -94,6 +112,12 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
     return found, {name: text for name, text in answers.items() if name in known}
 
 
+def read_ranked(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
+    """The same, as a run of likelihoods."""
+    found, answers = read_predictions(path, labels)
+    return replace(found, name=RANKING), answers
+
+
 def _text(row: Row) -> str:
     form = next(form for form in FORMS if form in row)
     return json.dumps(row[form]) if form == "losses" else text_of(row[form])
@@ -102,6 +126,11 @@ def _text(row: Row) -> str:
 def prompt(sample: Sample) -> str:
     """Question, options and the letter suffix."""
     return f"{sample.question}\n{OPTION_LETTER}"
+
+
+def alone(sample: Sample) -> str:
+    """The question without its options, which are what is ranked."""
+    return sample.question.removesuffix(shown("", lettered(sample.choices)))
 
 
 def parse(_: Sample, raw: str) -> str | None:
