@@ -8,6 +8,7 @@ import pytest
 from sharecap.errors import SharecapError
 from sharecap.evals.clean import clean_lines, clean_models
 from sharecap.evals.comparison import Model
+from sharecap.evals.exam import Exam
 from sharecap.evals.results import read_run
 from sharecap.evals.runner import evaluate
 from sharecap.images.add import add
@@ -46,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trained", knowing(tasks, lambda s: image_ids(s) in known)),  # knows what it was trained on, no more
         ("other", knowing(tasks)),
     ):
-        evaluate(Scripted(answerer.reply, name * 8, name), tasks, root / "runs" / name, resamples=50)
+        evaluate(Scripted(answerer.reply, name * 8, name), Exam(tasks, resamples=50), root / "runs" / name)
     return root
 
 
