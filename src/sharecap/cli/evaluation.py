@@ -51,7 +51,7 @@ def evaluate_model(
     as_json: AsJson = False,
 ) -> None:
     """Answer the benchmarks' questions and score them by their own rules, with 95 % intervals."""
-    from sharecap.evals.answerers import Blind, open_answerer
+    from sharecap.evals.answerers import Blind, LocalModel, open_answerer
     from sharecap.evals.exam import Exam
     from sharecap.evals.judge import UnreviewedError, open_judge
     from sharecap.evals.protocols import protocol_named
@@ -63,6 +63,10 @@ def evaluate_model(
         raise UsageError("no judge to pay or to ask again", todo="add --judge http(s)://…/v1#MODEL")
     how, part = protocol_named(protocol), part_of(shard) if shard else None
     opened = [open_answerer(model, batch_size=batch_size, concurrency=concurrency) for model in models]
+    names = [one.name for one in opened]
+    for one in opened:
+        if isinstance(one, LocalModel) and names.count(one.name) > 1:  # every stage calls its model "model"
+            one.name = "/".join(one.directory.resolve().parts[-3:])
     answerers = [Blind(one) if blind else one for one in opened]
     prices = [judge_price] if judge_price else []
     grader = (

@@ -5,6 +5,7 @@ No answer is ever taken over from another model, prompt or set of questions: eac
 """
 
 import functools
+import glob
 import hashlib
 import json
 import re
@@ -95,7 +96,7 @@ def part_of(text: str) -> tuple[int, int]:
 
 def _shards(out: Path) -> Iterable[Record]:
     """What the shards beside `out` have answered; `SharecapError` for one that is not finished."""
-    for place in sorted(out.parent.glob(f"{out.name}.shard-*-of-*")):
+    for place in sorted(out.parent.glob(f"{glob.escape(out.name)}.shard-*-of-*")):
         artifact.read(place)
         yield from read_items(place / ITEMS)
 
