@@ -78,7 +78,7 @@ def test_an_edit_of_what_does_not_stand_there_is_refused(
 
 def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Path, first: Caption) -> None:
     from sharecap.captions.drop import drop
-    from sharecap.web.index import build
+    from sharecap.web.building import build
     from sharecap.web.study import create, open_study
 
     build(dataset)

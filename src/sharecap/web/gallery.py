@@ -17,7 +17,7 @@ from sharecap.records import Caption, Image
 from sharecap.web.index import ALT_TEXT, DUPLICATE, LayerRow
 from sharecap.web.query import ORDERS, STATES, Query, parse
 from sharecap.web.review import Marks, shown
-from sharecap.web.room import Room, away, form, page, room_of
+from sharecap.web.room import Room, away, form, page, room_of, whole
 from sharecap.web.thumbs import SIDES, shrunk
 
 router = APIRouter()
@@ -64,7 +64,7 @@ class Said:
 def gallery(request: Request) -> HTMLResponse:
     """The first page, with filters around it."""
     room = room_of(request)
-    room.index.refresh()
+    room.refresh()
     return page(request, "gallery.html.j2", **_gallery(room, dict(request.query_params)))
 
 
@@ -84,19 +84,22 @@ def found(request: Request) -> HTMLResponse:
     query = _query(room, dict(request.query_params))
     marked = room.marked(query.layer) if query.state == "marked" else ()
     state = room.index.state()
-    if not state.whole:
-        room.counts.clear()
-    known = room.counts.get(query) if query.state != "marked" else None
+    known = room.counts.get((state.content, query)) if query.state != "marked" else None
     count = room.finder.count(query, marked) if known is None else known
-    if state.whole and len(room.counts) < 1_000:
-        room.counts[query] = count
-    trouble = room.builder.trouble()
-    return page(request, "found.html.j2", count=count, state=state, query=query, trouble=trouble)
+    if len(room.counts) >= 1_000:
+        room.counts.clear()
+    room.counts[state.content, query] = count
+    failed, troubles = room.builder.trouble(), [room.named(one) for one in room.index.troubles()]
+    about: dict[str, Any] = {"count": count, "state": state, "query": query, "troubles": troubles}
+    return page(request, "found.html.j2", failed=room.named(failed), **about)
 
 
 def _query(room: Room, fields: dict[str, str]) -> Query:
     """What the address asks for; without a word on the layer, the dataset's first."""
-    return parse(fields, room.index.layers() or [ALT_TEXT])
+    names = list(room.index.layers())
+    if not names or fields.get("layer", "") not in ("", *names):
+        names = room.index.names()  # it may be sealed and not in yet
+    return parse(fields, names)
 
 
 def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
     index = room.index
     flags = sorted({flag for words in index.words("flags").values() for flag in words.split()})
     lists = {
-        "layers": list(index.layers()),
+        "layers": index.names(),
         "sources": list(index.words("source").values()),
         "failures": list(index.words("failure").values()),
         "flags": flags,
@@ -123,7 +126,7 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
     marked = set(room.marked(query.layer))
     layer = room.index.layers().get(query.layer)
     if layer is None:  # nothing is in yet
-        return {"cards": [], "next": "", "asking": False}
+        return {"cards": [], "next": "", "asking": False, "waiting": True}
     found = room.finder.page(query, fields.get("after", ""), marked=marked)
     images = room.index.images(found.places)
     said = room.index.captions(layer, images)
@@ -134,7 +137,8 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
             marks = room.review.marks(layer.name, image.id) if at in marked else Marks()
             text = shown(caption, marks) if isinstance(caption, Caption) else ""
             cards.append(Card(image, caption, marks, text))
-    return {"cards": cards, "next": found.after, "asking": bool(room.models)}
+    waiting = not cards and not room.index.state().whole
+    return {"cards": cards, "next": found.after, "asking": bool(room.models), "waiting": waiting}
 
 
 def _located(room: Room, image_id: str) -> tuple[int, Image]:
@@ -149,10 +153,8 @@ def _located(room: Room, image_id: str) -> tuple[int, Image]:
 async def thumb(request: Request, image_id: str) -> Response:
     """A thumbnail. What can't be shown is a drawing that says why, so that the gallery stays whole."""
     room = room_of(request)
-    try:
-        kept = room.thumbs.kept(image_id) if len(image_id) == 64 else None
-    except ValueError:
-        kept = None
+    # Of images that are in the dataset alone: one that was taken down is gone.
+    kept = room.thumbs.kept(image_id) if room.index.at_of(image_id) is not None else None
     if kept is not None:
         return Response(kept, media_type="image/jpeg", headers=FOR_EVER)
     return await away(_picture, room, image_id, "small")
@@ -205,7 +207,7 @@ def one_image(request: Request, image_id: str) -> HTMLResponse:
 def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
     """All layers' words about an image, the layer looked at first, the others compared with it."""
     rows = room.index.layers()
-    first = rows[query.layer]
+    first = _row(room, query.layer)
     base = room.index.caption(first, at, image.id)
     marks = room.review.marks(first.name, image.id)
     base_text = shown(base, marks) if isinstance(base, Caption) else ""
@@ -245,7 +247,7 @@ def sentence(request: Request, image_id: str) -> HTMLResponse:
     query = _query(room, fields)
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
-    number = int(fields.get("n", "0")) if fields.get("n", "0").isdigit() else 0
+    number = whole(fields.get("n", ""))
     rows = _sentences(caption, room.review.marks(query.layer, image.id), [])
     if not 1 <= number <= len(rows):
         raise UsageError("no such sentence", where=image.id)
@@ -274,8 +276,16 @@ def _change(request: Request, image_id: str, step: str, fields: dict[str, str]) 
     return page(request, "layers.html.j2", image=image, query=query, **_layers(room, query, at, image))
 
 
+def _row(room: Room, layer: str) -> LayerRow:
+    row = room.index.layers().get(layer)
+    if row is None:
+        todo = "load the page again in a moment"
+        raise UsageError("the layer is being taken into the index", where=layer, todo=todo)
+    return row
+
+
 def _caption(room: Room, layer: str, at: int, image: Image) -> Caption:
-    caption = room.index.caption(room.index.layers()[layer], at, image.id)
+    caption = room.index.caption(_row(room, layer), at, image.id)
     if not isinstance(caption, Caption) or layer == ALT_TEXT:
         raise UsageError("there is no caption to change", where=layer, todo="choose a layer that has one")
     return caption

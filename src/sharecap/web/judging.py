@@ -4,6 +4,7 @@ A rater's pages know trials by number. Which layer stands where is looked up her
 """
 
 import json
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,7 +14,7 @@ from sharecap.errors import SharecapError, UsageError
 from sharecap.images.place import place_of
 from sharecap.web.gallery import drawn
 from sharecap.web.outcome import outcome_of
-from sharecap.web.room import Room, away, form, page, room_of
+from sharecap.web.room import Room, away, form, page, room_of, whole
 from sharecap.web.study import (
     CHOICES,
     Study,
@@ -120,16 +121,10 @@ async def rated(request: Request, token: str) -> HTMLResponse:
     def work() -> dict[str, Any]:
         study, rater = _rater(room, token)
         choice = {"1": "left", "2": "right", "0": "tie"}.get(fields.get("choice", ""), "")
-        number, seconds = fields.get("trial", ""), fields.get("seconds", "0")
-        if choice not in CHOICES or not number.isdigit():
+        if choice not in CHOICES:
             raise UsageError("answer with 1, 2 or 0")
-        vote(
-            study,
-            rater,
-            int(number),
-            choice,
-            float(seconds) if seconds.replace(".", "", 1).isdigit() else 0.0,
-        )
+        spent = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", fields.get("seconds", ""))
+        vote(study, rater, whole(fields.get("trial", "")), choice, float(spent[0]) if spent else 0.0)
         return _question(study, rater, None)
 
     return page(request, "question.html.j2", token=token, **await away(work))

@@ -10,7 +10,7 @@ from sharecap.captions.captioner import Request as Question
 from sharecap.errors import UsageError
 from sharecap.records import Image
 from sharecap.web.ask import SAMPLING, answer
-from sharecap.web.room import Room, away, form, page, room_of
+from sharecap.web.room import Room, away, form, page, room_of, whole
 from sharecap.web.runs import caption_runs, plot
 
 router = APIRouter()
@@ -55,12 +55,12 @@ def ask(request: Request, image: str = "") -> HTMLResponse:
 async def asked(request: Request) -> Response:
     """One model's answer, as it comes."""
     room, fields = room_of(request), await form(request)
-    number = fields.get("model", "")
-    if not number.isdigit() or int(number) >= len(room.models):
+    number = whole(fields.get("model", ""))
+    if number >= len(room.models):
         raise UsageError("no such model", todo="start the page with --model")
     image = await away(_image, room, fields.get("image", ""))
     question = Question(image, fields.get("question", ""), SAMPLING)
-    words = answer(room.models[int(number)], question)
+    words = answer(room.models[number], question)
     return StreamingResponse(
         words, media_type="text/plain; charset=utf-8", headers={"cache-control": "no-store"}
     )
