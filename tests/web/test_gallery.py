@@ -86,6 +86,8 @@ def test_words_phrases_beginnings_and_exclusions_are_found(tmp_path: Path) -> No
         "flo*": 4,
         "dog -sofa": 0,
         "a -dog": 4,
+        "red\0hat": 4,
+        "\0": 12,
         "number": 12,
         "blue": 0,
         "'": 12,
@@ -236,6 +238,10 @@ def test_the_pages_show_what_the_layers_hold(shared: Server) -> None:
         "/studies/none",
         "/rate/none",
         "/ask?image=..",
+        "/?q=x&least=%C2%B2",
+        f"/image/{'0' * 64}/sentence?n=%C2%B2",
+        "/page?after=%C2%B2",
+        "/rate/none?trial=x",
     ],
 )
 def test_what_makes_no_sense_is_one_plain_line(shared: Server, path: str) -> None:

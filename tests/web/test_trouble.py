@@ -1,12 +1,21 @@
 """What goes wrong under an open page: files damaged, foreign, half written, removed, moved, read-only."""
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from sharecap.captions.layer import write_layer
+from sharecap.captions.layer import read_layer, write_layer
+from sharecap.captions.ledger import connect
+from sharecap.captions.running import Running, noted
 from sharecap.images.add import add
 from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
@@ -14,6 +23,10 @@ from sharecap.web import room as rooms
 from sharecap.web.building import build
 from sharecap.web.index import Index
 from sharecap.web.query import Finder, Query
+from sharecap.web.review import Review
+from sharecap.web.runs import Trainings
+from sharecap.web.study import VOTES, create, open_study, vote, votes
+from tests.captions.test_full_disk import fill
 
 from .conftest import captioned, serving
 
@@ -188,3 +201,153 @@ def test_a_dataset_that_is_moved_away_is_one_line_and_back_again_it_is_shown(dat
         assert not dataset.exists()
         away.rename(dataset)
         assert server.ask("GET", "/")[0] == 200
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing can be written there meanwhile, not even by root."""
+    if os.geteuid():
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(0o755)
+        return
+    bind = ["mount", "--bind", str(folder), str(folder)]
+    if subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("this root may not mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_read_only_dataset_is_shown_and_says_why_it_is_not_edited(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(dataset.parent / "cache"))
+    first = next(iter(read_layer(dataset, "teacher")))
+    connect(dataset / "ledger.sqlite").close()
+    if edited:
+        review = Review(dataset)
+        review.edit(first, 1, "A man waves.", "A woman waves.")
+        review.close()
+    create(dataset, "s", ["teacher", "captioner"], ["ann"], images=3, repeats=0)
+    (token,) = open_study(dataset, "s").raters
+    with read_only(dataset), serving(dataset) as server:
+        gallery = server.text("/?layer=teacher")
+        assert gallery.count('<li class="card') == 12
+        assert ("A woman waves." in gallery) == edited
+        assert "nothing can be edited here" in gallery
+        assert server.ask("GET", f"/thumb/{first.image_id}")[1]["content-type"] == "image/jpeg"
+        assert "hx-post" not in server.text(f"/image/{first.image_id}?layer=teacher")
+        assert server.ask("GET", "/runs")[0] == 200
+        for path, fields in (
+            (f"/image/{first.image_id}/drop", {"layer": "teacher"}),
+            ("/undo", {}),
+            ("/write", {"layer": "teacher", "to": "mended"}),
+            (
+                "/studies",
+                {"name": "t", "a": "teacher", "b": "captioner", "raters": "x", "images": 2, "repeats": 0},
+            ),
+            (f"/rate/{token}", {"trial": 0, "choice": 1}),
+        ):
+            status, _, body = server.ask("POST", path, fields)
+            assert status in (400, 500), path
+            assert b"read-only" in body.lower() or b"nothing was edited" in body, body
+    if edited:
+        assert Review(dataset).undo() == ("teacher", first.image_id)
+
+
+def test_an_edit_that_finds_the_disk_full_is_told_and_thumbnails_go_on(small_disk: Path) -> None:
+    dataset = captioned(small_disk, 6)
+    first = next(iter(read_layer(dataset, "teacher")))
+    with serving(dataset) as server:
+        fill(small_disk, 0)
+        texts = {"layer": "teacher", "n": 1, "was": "A man waves.", "text": "x" * 20_000}
+        status, _, body = server.ask("POST", f"/image/{first.image_id}/edit", texts)
+        assert (status, b"full" in body) == (500, True)
+        assert server.ask("GET", f"/thumb/{first.image_id}")[1]["content-type"] == "image/jpeg"
+        assert server.ask("GET", f"/image/{first.image_id}?layer=teacher")[0] == 200
+        (small_disk / "filler").unlink()
+        assert server.ask("POST", f"/image/{first.image_id}/edit", texts)[0] == 200
+
+
+def test_notes_of_runs_that_are_foreign_or_damaged_are_passed_over(dataset: Path) -> None:
+    run = Running("teacher", "big", "p@1/", 12, 0, None, time.time())
+    connect(dataset / "ledger.sqlite").close()
+    with noted(dataset, run):
+        for number, change in enumerate(
+            ({"started": "x"}, {"images": None}, {"process": 10**30}, {"budget_usd": "much"}, {"layer": 3})
+        ):
+            path = dataset / "runs" / f"{number}.json"
+            path.write_text(json.dumps({**asdict(run), **change}))
+        (dataset / "runs" / "list.json").write_text("[]")
+        with serving(dataset) as server:
+            assert server.text("/runs").count('<section class="run"') == 1
+
+
+def test_metrics_that_can_not_be_drawn_leave_the_curve_whole(dataset: Path) -> None:
+    lines = [{"step": n, "loss": 2.0 / n, "tokens_per_s": 10**400} for n in range(1, 4)]
+    odd = [
+        '{"step": 4, "loss": Infinity}',
+        '{"step": 5, "loss": NaN}',
+        '{"step": true, "loss": 1}',
+        '{"step"',
+    ]
+    runs = dataset.parent / "runs"
+    (runs / "one").mkdir(parents=True)
+    (runs / "one" / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), *odd, ""]))
+    with serving(dataset, runs=[runs]) as server:
+        page = server.text("/runs")
+        assert "loss per learned token, 3 steps" in page
+        assert "nan" not in page
+        assert "tokens per second," not in page
+
+
+def test_pages_that_look_at_the_same_run_take_its_lines_in_once(dataset: Path) -> None:
+    runs = dataset.parent / "runs"
+    runs.mkdir()
+    lines = "".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in range(20_000))
+    (runs / "metrics.jsonl").write_text(lines)
+    trainings = Trainings([runs])
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(trainings.now) for _ in range(4)]:
+            done.result()
+    assert len(trainings.now()[0].lines) == 20_000
+
+
+def test_a_damaged_study_leaves_the_others_raters_their_links(dataset: Path) -> None:
+    study = create(dataset, "z", ["teacher", "captioner"], ["ann"], images=3, repeats=0)
+    (token,) = study.raters
+    (dataset / "studies" / "a").mkdir()
+    (dataset / "studies" / "a" / "study.json").write_text("{")
+    (dataset / "studies" / "b").mkdir()  # a kill was here
+    with serving(dataset) as server:
+        assert server.ask("GET", f"/rate/{token}")[0] == 200
+        status, _, body = server.ask("GET", "/rate/nobody")
+        assert (status, b"damaged study" in body, b"studies/" in body) == (500, True, False)
+        assert b"studies/a/study.json" in server.ask("GET", "/studies/a")[2]
+    assert create(dataset, "b", ["teacher", "captioner"], ["ann"], images=3, repeats=0).name == "b"
+
+
+def test_votes_of_another_study_or_no_study_are_none(dataset: Path) -> None:
+    study = create(dataset, "s", ["teacher", "captioner"], ["ann"], images=3, repeats=0)
+    vote(study, "ann", 0, "left", 1.0)
+    good = json.loads((study.directory / VOTES).read_text())
+    for change in (
+        {"pair": 99},
+        {"pair": -1},
+        {"left": "x"},
+        {"choice": "both"},
+        {"trial": None},
+        {"rater": 1},
+    ):
+        with open(study.directory / VOTES, "a") as file:
+            file.write(json.dumps({**good, "trial": 1, **change}) + "\n")
+    assert [v.trial for v in votes(study)] == [0]
+    with serving(dataset) as server:
+        for path in ("/studies/s", "/studies/s/votes.csv", "/studies/s/label-studio.json"):
+            assert server.ask("GET", path)[0] == 200

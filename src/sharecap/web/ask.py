@@ -38,7 +38,7 @@ class Asked:
             if not (self._directory / "config.json").is_file():
                 todo = "give http(s)://HOST/v1#MODEL, openai:MODEL, or the directory of a model"
                 raise UsageError("no model there", where=self._directory, todo=todo)
-            self.name = self._directory.resolve().name
+            self.name = spec  # two runs' models may both lie in a folder called `model`
             return
         from sharecap.captions.teachers.endpoint import Endpoint  # an HTTP client takes a while to load
 

@@ -17,7 +17,7 @@ from sharecap.records import Caption, Image
 from sharecap.web.index import ALT_TEXT, DUPLICATE, LayerRow
 from sharecap.web.query import ORDERS, STATES, Query, parse
 from sharecap.web.review import Marks, shown
-from sharecap.web.room import Room, away, form, page, room_of, whole
+from sharecap.web.room import Room, away, form, page, printable, room_of, whole
 from sharecap.web.thumbs import SIDES, shrunk
 
 router = APIRouter()
@@ -112,7 +112,12 @@ def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
         "failures": list(index.words("failure").values()),
         "flags": flags,
     }
-    choices = {"orders": ORDERS, "states": STATES, "dataset": room.dataset.name}
+    choices: dict[str, Any] = {
+        "writable": room.review.writable,
+        "orders": ORDERS,
+        "states": STATES,
+        "dataset": room.dataset.name,
+    }
     return {
         "query": query,
         "after": fields.get("after", ""),
@@ -224,7 +229,8 @@ def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
     captions = [c.caption for c in said if isinstance(c.caption, Caption)]
     # Words taken from another layer were paid for there.
     spent = [c.cost_usd for c in captions if c.cost_usd is not None and not c.origin]
-    return {"said": said, "cost": sum(spent) if spent else None, "editable": first.name != ALT_TEXT}
+    editable = first.name != ALT_TEXT and room.review.writable
+    return {"said": said, "cost": sum(spent) if spent else None, "editable": editable}
 
 
 def _sentences(caption: Caption | Missing | None, marks: Marks, verdicts: list[str]) -> list[Sentence]:
@@ -248,10 +254,12 @@ def sentence(request: Request, image_id: str) -> HTMLResponse:
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
     number = whole(fields.get("n", ""))
-    rows = _sentences(caption, room.review.marks(query.layer, image.id), [])
+    marks = room.review.marks(query.layer, image.id)
+    rows = _sentences(caption, marks, [])
     if not 1 <= number <= len(rows):
         raise UsageError("no such sentence", where=image.id)
-    return page(request, "sentence.html.j2", image=image, query=query, row=rows[number - 1])
+    row, seen = rows[number - 1], marks.last
+    return page(request, "sentence.html.j2", image=image, query=query, row=row, seen=seen)
 
 
 @router.post("/image/{image_id}/{step}", response_class=HTMLResponse)
@@ -265,12 +273,17 @@ def _change(request: Request, image_id: str, step: str, fields: dict[str, str]) 
     query = _query(room, {"layer": fields.get("layer", "")})
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
-    if step == "edit" and fields.get("n", "").isdigit():
-        room.review.edit(caption, int(fields["n"]), fields.get("was", ""), fields.get("text", ""))
+    seen = whole(fields["seen"]) if "seen" in fields else None
+    if step == "edit":
+        number, was = whole(fields.get("n", "")), fields.get("was", "")
+        # The page shows signs in place of what can't be shown, and sends these.
+        here = [one.was for one in _sentences(caption, Marks(), []) if one.number == number]
+        was = next((one for one in here if printable(one) == was), was)
+        room.review.edit(caption, number, was, fields.get("text", ""), seen)
     elif step == "flag":
-        room.review.flag(caption, fields.get("flag", ""))
+        room.review.flag(caption, fields.get("flag", ""), seen)
     elif step == "drop":
-        room.review.drop(caption)
+        room.review.drop(caption, seen)
     else:
         raise UsageError("no such step", where=step[:40])
     return page(request, "layers.html.j2", image=image, query=query, **_layers(room, query, at, image))

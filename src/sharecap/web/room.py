@@ -116,6 +116,7 @@ class Room:
         """End what was started."""
         self.builder.stop()
         self.thumbs.close()
+        self.review.close()
         for model in self.models:
             await model.close()
 
