@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sharecap.captions.layer import open_layer, read_layer, read_missing, write_layer
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 from sharecap.web.review import Marks, Review, shown
@@ -137,3 +137,21 @@ def test_a_sentence_with_signs_that_can_not_be_shown_can_be_edited(dataset: Path
         made = server.room.review.write("odd", "mended")
     assert made.metrics["edited"] == 1
     assert next(iter(read_layer(dataset, "mended"))).text == "A man waves. It rains."
+
+
+def test_a_takedown_goes_through_foreign_scores_and_names_a_damaged_study(
+    dataset: Path, first: Caption
+) -> None:
+    from sharecap.captions.drop import drop
+
+    (dataset / "scores" / "folder.jsonl").mkdir(parents=True)
+    scores = dataset / "scores" / "teacher.jsonl"
+    scores.write_bytes(b"\xff\xfe\r\n" + f'{{"image_id": "{first.image_id}"}}\n'.encode() + b"\xe4")
+    study = dataset / "studies" / "s" / "study.json"
+    study.parent.mkdir(parents=True)
+    study.write_text("{")
+    with pytest.raises(SharecapError, match=r"cannot read a study .*study\.json"):
+        drop(dataset, [first.image_id], "asked for")
+    study.unlink()
+    drop(dataset, [first.image_id], "asked for")
+    assert scores.read_bytes() == b"\xff\xfe\r\n\xe4"

@@ -274,3 +274,16 @@ def test_the_page_of_a_dataset_knows_its_own_folder_only(tmp_path: Path) -> None
     stranger = list(Catalog.open(two))[4]
     with serving(one) as server:
         assert server.ask("GET", f"/picture/{stranger.id}")[0] == 400
+
+
+@pytest.mark.parametrize("text", ["a. B ", "word ", "<svg/onload=x>\u200f\u0627", "a\n"])
+def test_captions_of_millions_of_characters_are_bounded_on_the_page(dataset: Path, text: str) -> None:
+    ids = [image.id for image in Catalog.open(dataset)]
+    for name, tail in (("huge", "end"), ("other", "fin")):
+        whole = text * (2_000_000 // len(text)) + tail
+        write_layer(dataset, name, [Caption(i, "", whole, "x", "p", "stop") for i in ids[:2]])
+    with serving(dataset) as server:
+        page = server.text(f"/image/{ids[0]}?layer=huge")
+        assert len(page) < 8_000_000
+        assert page.count("characters more are not shown") == 2
+        assert server.ask("GET", f"/image/{ids[0]}/sentence?layer=huge&n=1")[0] == 200

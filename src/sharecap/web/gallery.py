@@ -26,6 +26,10 @@ FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 """An image's name is the digest of its bytes, so what it looks like never changes."""
 
 
+SHOWN = 20_000
+"""Characters of a caption that an image's page cuts into sentences and compares; no teacher says as much."""
+
+
 @dataclass(frozen=True)
 class Card:
     """One image of the gallery."""
@@ -58,6 +62,7 @@ class Said:
     sentences: list[Sentence]
     changes: list[Change]  # against the layer looked at, word by word
     words: int
+    unshown: int  # characters beyond `SHOWN`
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -215,7 +220,7 @@ def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
     first = _row(room, query.layer)
     base = room.index.caption(first, at, image.id)
     marks = room.review.marks(first.name, image.id)
-    base_text = shown(base, marks) if isinstance(base, Caption) else ""
+    base_text = shown(base, marks)[:SHOWN] if isinstance(base, Caption) else ""
     said = []
     for layer in [first, *(row for name, row in rows.items() if name != first.name)]:
         caption = room.index.caption(layer, at, image.id)
@@ -223,9 +228,11 @@ def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
             continue
         own = marks if layer is first else room.review.marks(layer.name, image.id)
         text = shown(caption, own) if isinstance(caption, Caption) else ""
-        changes = word_changes(base_text, text) if layer is not first and text and base_text else []
+        compared = layer is not first and text and base_text
+        changes = word_changes(base_text, text[:SHOWN]) if compared else []
         verdicts = room.index.verdicts(layer, at)
-        said.append(Said(layer, caption, own, _sentences(caption, own, verdicts), changes, len(text.split())))
+        parts, unshown = _sentences(caption, own, verdicts), max(0, len(text) - SHOWN)
+        said.append(Said(layer, caption, own, parts, changes, len(text.split()), unshown))
     captions = [c.caption for c in said if isinstance(c.caption, Caption)]
     # Words taken from another layer were paid for there.
     spent = [c.cost_usd for c in captions if c.cost_usd is not None and not c.origin]
@@ -237,7 +244,7 @@ def _sentences(caption: Caption | Missing | None, marks: Marks, verdicts: list[s
     if not isinstance(caption, Caption):
         return []
     found = []
-    for number, (sentence, gap) in enumerate(pieces(caption.text), 1):
+    for number, (sentence, gap) in enumerate(pieces(caption.text[:SHOWN]), 1):
         was = sentence.strip()
         now = marks.edits[number].text if number in marks.edits else was
         verdict = verdicts[number - 1] if number <= len(verdicts) else ""
