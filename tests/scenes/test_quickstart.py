@@ -137,6 +137,7 @@ def test_the_page_shows_pictures_captions_and_curves_and_needs_nothing_else(told
     page = Path(told.last["page"]).read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 6
     assert page.count("<svg") >= 4
+    assert "/probe/dataset --model " in page  # where the models can be asked about these pictures
     assert not any(word in page for word in ("nan", "NaN", "<script", "http://", "https://"))
     results = read_results(Path(told.last["page"]))
     for verdict in results["verdicts"]:

@@ -16,7 +16,7 @@ from sharecap.captions.layer import write_layer
 from sharecap.images.catalog import Catalog
 from sharecap.records import Caption, Usage
 from sharecap.web.app import listen, make_app
-from sharecap.web.index import build
+from sharecap.web.building import build
 from sharecap.web.room import Room
 from sharecap.web.safety import LOOPBACK
 from tests.captions.conftest import make_dataset

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -92,6 +93,35 @@ def test_a_local_model_s_pieces_join_to_what_it_says_at_once(dataset: Path, mode
     found = asyncio.run(pieces())
     assert "".join(found).strip() == reply.text
     assert sum(map(bool, found)) > 1
+
+
+def test_a_local_model_falls_silent_when_nobody_reads_its_answer_any_more(
+    dataset: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    from sharecap.captions.captioner import Request, Sampling
+    from sharecap.images.catalog import Catalog
+    from sharecap.model.generation import Generator
+    from sharecap.web import ask
+
+    def endless(self: Generator, *_: object) -> None:
+        for size in range(600):
+            time.sleep(0.05)
+            assert self.heard is not None
+            self.heard([[5] * (size + 9)])
+
+    monkeypatch.setattr(Generator, "generate", endless)
+
+    async def leave() -> None:
+        words = ask.Asked(str(model)).stream(Request(first, "What?", Sampling(max_tokens=24)))
+        reading = asyncio.ensure_future(anext(words))
+        await asyncio.sleep(0.5)
+        reading.cancel()
+
+    first = next(iter(Catalog.open(dataset)))
+    asyncio.run(leave())
+    assert ask._MODELS.submit(int).result(timeout=20) == 0
 
 
 def test_the_command_prints_an_answer(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
 """Edits, flags and drops by hand: kept beside the layers, undone step by step, sealed as a layer of edits."""
 
+import html
+import re
 from pathlib import Path
 
 import pytest
 
-from sharecap.captions.layer import open_layer, read_layer, read_missing
-from sharecap.errors import UsageError
+from sharecap.captions.layer import open_layer, read_layer, read_missing, write_layer
+from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.records import Caption
 from sharecap.web.review import Marks, Review, shown
+
+from .conftest import Server, serving
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_an_edit_of_what_does_not_stand_there_is_refused(
 
 def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Path, first: Caption) -> None:
     from sharecap.captions.drop import drop
-    from sharecap.web.index import build
+    from sharecap.web.building import build
     from sharecap.web.study import create, open_study
 
     build(dataset)
@@ -100,3 +104,54 @@ def test_an_image_that_is_taken_down_leaves_all_that_the_page_keeps(dataset: Pat
     for path in dataset.rglob("*"):
         if path.is_file():
             assert b"A woman waves." not in path.read_bytes(), path
+
+
+def test_two_who_change_the_same_caption_do_not_undo_each_other_unseen(server: Server) -> None:
+    image = server.room.index.image(0)
+    assert image
+    at = f"/image/{image.id}"
+    form = server.text(f"{at}/sentence?layer=teacher&n=1")
+    (seen,) = re.findall(r'name="seen" value="(\d+)"', form)
+    mine = {"layer": "teacher", "n": 1, "was": "A man waves.", "text": "A woman waves.", "seen": seen}
+    assert server.ask("POST", f"{at}/edit", mine)[0] == 200
+    for step, more in (("edit", {"text": "A child waves."}), ("drop", {}), ("flag", {"flag": "check"})):
+        status, _, body = server.ask("POST", f"{at}/{step}", {**mine, **more})
+        assert (status, b"somebody changed this caption" in body) == (400, True)
+    assert server.room.review.marks("teacher", image.id).edits[1].text == "A woman waves."
+    (seen,) = set(re.findall(r'"seen": (\d+)', server.text(f"{at}?layer=teacher")))
+    assert server.ask("POST", f"{at}/drop", {"layer": "teacher", "seen": seen})[0] == 200
+    assert server.room.review.marks("teacher", image.id).dropped
+
+
+def test_a_sentence_with_signs_that_can_not_be_shown_can_be_edited(dataset: Path) -> None:
+    rows = [
+        Caption(i.id, "", "A \u202eman\x00 waves. It rains.", "x", "p", "stop") for i in Catalog.open(dataset)
+    ]
+    write_layer(dataset, "odd", rows)
+    with serving(dataset) as server:
+        at = f"/image/{rows[0].image_id}"
+        form = html.unescape(server.text(f"{at}/sentence?layer=odd&n=1"))
+        (was,) = re.findall(r'name="was" value="([^"]*)"', form)
+        edit = {"layer": "odd", "n": 1, "was": was, "text": "A man waves."}
+        assert server.ask("POST", f"{at}/edit", edit)[0] == 200
+        made = server.room.review.write("odd", "mended")
+    assert made.metrics["edited"] == 1
+    assert next(iter(read_layer(dataset, "mended"))).text == "A man waves. It rains."
+
+
+def test_a_takedown_goes_through_foreign_scores_and_names_a_damaged_study(
+    dataset: Path, first: Caption
+) -> None:
+    from sharecap.captions.drop import drop
+
+    (dataset / "scores" / "folder.jsonl").mkdir(parents=True)
+    scores = dataset / "scores" / "teacher.jsonl"
+    scores.write_bytes(b"\xff\xfe\r\n" + f'{{"image_id": "{first.image_id}"}}\n'.encode() + b"\xe4")
+    study = dataset / "studies" / "s" / "study.json"
+    study.parent.mkdir(parents=True)
+    study.write_text("{")
+    with pytest.raises(SharecapError, match=r"cannot read a study .*study\.json"):
+        drop(dataset, [first.image_id], "asked for")
+    study.unlink()
+    drop(dataset, [first.image_id], "asked for")
+    assert scores.read_bytes() == b"\xff\xfe\r\n\xe4"

@@ -184,6 +184,43 @@ def test_an_image_that_is_gone_or_another_one_is_told(dataset: Path, how: str, s
             assert (status, headers["content-type"], says in body) == (200, "image/svg+xml", True)
 
 
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 5000, "-1", "1e3", ""])
+def test_what_is_no_number_is_refused_by_every_form(server: Server, number: str) -> None:
+    study = create(server.room.dataset, "s", ["teacher", "captioner"], ["ann"], images=2, repeats=0)
+    (token,) = study.raters
+    image = server.room.index.image(0)
+    assert image
+    edit = {"layer": "teacher", "was": "A man waves.", "text": "x"}
+    for path, fields in (
+        (f"/image/{image.id}/edit", {**edit, "n": number}),
+        (f"/image/{image.id}/edit", {**edit, "n": 1, "seen": number}),
+        (f"/rate/{token}", {"trial": number, "choice": 1}),
+        ("/ask", {"model": number}),
+        ("/undo", {}),
+        ("/write", dict.fromkeys(map(str, range(80)), 1)),
+    ):
+        status, _, body = server.ask("POST", path, fields)
+        assert (status, len(body) < 300) == (400, True), path
+    assert server.ask("POST", f"/rate/{token}", {"trial": 0, "choice": 1, "seconds": number})[0] == 200
+    assert server.room.marked("teacher") == []
+
+
+def test_who_goes_to_an_address_that_is_none_gets_a_page_and_a_rater_no_names(server: Server) -> None:
+    html = {"accept": "text/html,*/*"}
+    for path in ("/?layer=<b>none", "/nothing", "/image/0"):
+        status, headers, body = server.ask("GET", path.replace("<", "%3C"), **html)
+        assert status in (400, 404)
+        assert headers["content-type"].startswith("text/html")
+        assert "content-security-policy" in headers
+        assert b'href="/studies"' in body
+        assert b"<b>none" not in body
+    status, headers, body = server.ask("GET", "/rate/none", **html)
+    assert (status, b'href="/studies"' in body, b"no such link" in body) == (400, False, True)
+    assert server.ask("GET", "/nothing", **html, hx_request="true")[1]["content-type"].startswith(
+        "text/plain"
+    )
+
+
 def test_a_body_that_never_says_its_length_is_cut(shared: Server) -> None:
     head = f"POST /undo HTTP/1.1\r\nHost: localhost\r\nX-Sharecap-Key: {shared.key}\r\n"
     piece = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
@@ -237,3 +274,16 @@ def test_the_page_of_a_dataset_knows_its_own_folder_only(tmp_path: Path) -> None
     stranger = list(Catalog.open(two))[4]
     with serving(one) as server:
         assert server.ask("GET", f"/picture/{stranger.id}")[0] == 400
+
+
+@pytest.mark.parametrize("text", ["a. B ", "word ", "<svg/onload=x>\u200f\u0627", "a\n"])
+def test_captions_of_millions_of_characters_are_bounded_on_the_page(dataset: Path, text: str) -> None:
+    ids = [image.id for image in Catalog.open(dataset)]
+    for name, tail in (("huge", "end"), ("other", "fin")):
+        whole = text * (2_000_000 // len(text)) + tail
+        write_layer(dataset, name, [Caption(i, "", whole, "x", "p", "stop") for i in ids[:2]])
+    with serving(dataset) as server:
+        page = server.text(f"/image/{ids[0]}?layer=huge")
+        assert len(page) < 8_000_000
+        assert page.count("characters more are not shown") == 2
+        assert server.ask("GET", f"/image/{ids[0]}/sentence?layer=huge&n=1")[0] == 200

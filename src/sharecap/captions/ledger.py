@@ -8,6 +8,7 @@ It must never hold an API key, nor pixels.
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -373,11 +374,16 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def read_only(path: Path) -> sqlite3.Connection | None:
-    """Open the ledger for reading; None if there is none yet."""
+    """Open the ledger, or another file of its kind, for reading from any thread; None if there is none yet.
+
+    Beside it, SQLite puts a file for who shares it. Where none can be put, nobody writes, and it needs none.
+    """
     if not path.exists():
         return None
+    alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    address = f"file:{_quoted(path)}?" + ("immutable=1" if alone else "mode=ro")
     try:
-        return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)
+        return sqlite3.connect(address, uri=True, check_same_thread=False)
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error
 

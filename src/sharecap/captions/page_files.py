@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Set
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from sharecap.artifact import partial_of, write_atomically
 from sharecap.errors import SharecapError
@@ -32,15 +33,20 @@ def forget_in_page_files(dataset: Path, ids: Set[str]) -> int:
         shutil.rmtree(dataset / VIEW)
     gone = _from_review(dataset / REVIEW, ids)
     for path in sorted((dataset / STUDIES).glob(f"*/{STUDY}")):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        mine = [p for p in facts["pairs"] if p["image_id"] in ids and p["texts"] != [TAKEN_DOWN] * 2]
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            mine = [p for p in facts["pairs"] if p["image_id"] in ids and p["texts"] != [TAKEN_DOWN] * 2]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            todo = "remove the study or restore it from a copy, and run the same command again"
+            raise SharecapError(f"cannot read a study ({error})", where=path, todo=todo) from None
         for pair in mine:
             pair["texts"] = [TAKEN_DOWN] * 2
         if mine:
             write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=1))
             gone += len(mine)
     for path in sorted((dataset / SCORES).glob("*.jsonl")):
-        gone += without_lines(path, lambda line: any(image in line for image in ids))
+        if path.is_file():
+            gone += without_lines(path, lambda line: any(image in line for image in ids))
     return gone
 
 
@@ -63,7 +69,9 @@ def without_lines(path: Path, mine: Callable[[str], bool]) -> int:
     """Take the lines that are `mine` out of a file, which is whole at any moment; how many there were."""
     gone, partial = 0, partial_of(path)
     try:
-        with open(path, encoding="utf-8") as old, open(partial, "w", encoding="utf-8") as new:
+        # What is no UTF-8 stays as it is: the file may be somebody else's.
+        how: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        with open(path, **how) as old, open(partial, "w", **how) as new:
             for line in old:
                 if mine(line):
                     gone += 1

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from sharecap.artifact import write_atomically
 from sharecap.errors import SharecapError
@@ -30,7 +32,7 @@ class Running:
     settled: int  # before this run
     budget_usd: float | None
     started: float  # seconds since 1970
-    process: int = 0
+    process: Annotated[int, Field(lt=2**31)] = 0
     ended: float | None = None
     outcome: str = ""  # "done", or what stopped it
 
@@ -56,13 +58,16 @@ def noted(dataset: Path, run: Running) -> Iterator[None]:
             write_atomically(path, json.dumps(facts | {"ended": time.time(), "outcome": outcome}))
 
 
+_RUNNING = TypeAdapter(Running)
+
+
 def runs(dataset: Path) -> list[Running]:
     """The runs that were noted, the newest first. A file that can't be read is passed over."""
     found = []
     for path in (dataset / RUNS).glob("*.json"):
         try:
-            found.append(Running(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
+            found.append(_RUNNING.validate_json(path.read_bytes()))
+        except (OSError, ValueError):
             continue
     return sorted(found, key=lambda run: -run.started)
 

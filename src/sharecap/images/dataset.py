@@ -28,19 +28,24 @@ DOWNLOADS, FUSIONS, JUDGEMENTS, WORDS = "downloads", "fusions", "judgements", "w
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class HeldError(SharecapError):
+    """Another process is at work in the directory."""
+
+
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Be the one writer of a dataset, or of what else a directory holds. A kill frees the hold.
 
-    `SharecapError` if another process has it.
+    `HeldError` if another process has it.
     """
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with disk_errors(directory):
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             todo = "wait until the other sharecap command has ended"
-            raise SharecapError("another command is writing here", where=directory, todo=todo) from None
+            raise HeldError("another command is writing here", where=directory, todo=todo) from None
         yield
     finally:
         os.close(descriptor)

@@ -130,7 +130,7 @@ def page(
                     summary_captions.kinds_table(measured[TEACHER, "first"], measured[CAPTIONER, "large"]),
                 ),
             ),
-            Section("Pictures and their captions", (gallery,)),
+            Section("Pictures and their captions", (gallery, *summary_course.asking(story))),
             Section(
                 "From pictures to models",
                 (summary_course.pipeline(stages, made(story, stages, measured)),),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sharecap import __version__, artifact
 from sharecap.artifact import Artifact, plain
-from sharecap.report.document import Commands, Number, Pipeline, Plot, Series, Stage, Table
+from sharecap.report.document import Commands, Number, Paragraph, Pipeline, Plot, Series, Stage, Table
 from sharecap.scenes.summary_scores import ARM_NAMES
 
 if TYPE_CHECKING:
@@ -184,9 +184,21 @@ def curves(root: Path) -> tuple[Plot, ...]:
     return captioner, *arms
 
 
+def asking(story: "Story") -> tuple[Paragraph, Commands]:
+    """What to type to ask the models about the pictures that are shown: a file alone can't run one."""
+    root = _typed(story)
+    models = " ".join(f"--model {root}/arms/{arm}/sft/model" for arm in ("detailed", "none"))
+    text = "This opens the pictures with two of the models; beside each stands a link to ask both about it:"
+    return Paragraph(text), Commands((f"sharecap view {root}/probe/dataset {models}",))
+
+
+def _typed(story: "Story") -> str:
+    return os.path.relpath(story.root) if story.root.is_relative_to(Path.cwd()) else str(story.root)
+
+
 def commands(story: "Story") -> Commands:
     """What to type to do it again, and to look further."""
-    root = os.path.relpath(story.root) if story.root.is_relative_to(Path.cwd()) else str(story.root)
+    root = _typed(story)
     again = f"sharecap quickstart --seed {story.spec.seed} --to {root}"
     return Commands(
         (

@@ -2,17 +2,20 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator
 from importlib.resources import files
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.web import gallery, judging, watching
-from sharecap.web.room import Room
+from sharecap.web.room import Room, page, printable
 from sharecap.web.safety import App, Guard
 
 _STATIC = {
@@ -47,10 +50,29 @@ def make_app(room: Room, hosts: tuple[str, ...] = (), token: str = "") -> App:
         return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
 
     @app.exception_handler(SharecapError)
-    async def told(_: Request, error: SharecapError) -> Response:
-        """What went wrong, in words; paths of this machine stay on the terminal."""
+    async def told(request: Request, error: SharecapError) -> Response:
+        """What went wrong, in words. Where, is no business of a rater's: it may name a layer."""
         status = 400 if isinstance(error, UsageError) else 500
-        return PlainTextResponse(error.what + (f". {error.todo}" if error.todo else ""), status)
+        if status == 500:
+            print(f"sharecap: {printable(str(error))}", file=sys.stderr)
+        rated = request.url.path.startswith("/rate/")
+        return said(request, SharecapError(error.what, todo=error.todo) if rated else error, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def senseless(request: Request, _: RequestValidationError) -> Response:
+        return said(request, UsageError("that address makes no sense here"), 400)
+
+    @app.exception_handler(HTTPException)
+    async def nowhere(request: Request, error: HTTPException) -> Response:
+        return said(request, SharecapError(error.detail), error.status_code)
+
+    def said(request: Request, error: SharecapError, status: int) -> Response:
+        """A page for who went to an address, the words alone for who asked from within a page."""
+        text = room.named(str(error))
+        if "hx-request" in request.headers or "text/html" not in request.headers.get("accept", ""):
+            return PlainTextResponse(printable(text), status)
+        rated = request.url.path.startswith("/rate/")
+        return page(request, "error.html.j2", status, text=text, rated=rated)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:

@@ -6,6 +6,7 @@ a path. Nothing that is asked here is written anywhere.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +39,7 @@ class Asked:
             if not (self._directory / "config.json").is_file():
                 todo = "give http(s)://HOST/v1#MODEL, openai:MODEL, or the directory of a model"
                 raise UsageError("no model there", where=self._directory, todo=todo)
-            self.name = self._directory.resolve().name
+            self.name = spec  # two runs' models may both lie in a folder called `model`
             return
         from sharecap.captions.teachers.endpoint import Endpoint  # an HTTP client takes a while to load
 
@@ -67,15 +68,23 @@ class Asked:
 
     async def _local(self, request: Request) -> AsyncIterator[str]:
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-        task = loop.run_in_executor(_MODELS, self._say, request, loop, pieces)
-        while (piece := await pieces.get()) is not None:
-            yield piece
-        await task  # raises what went wrong
+        left = threading.Event()
+        task = loop.run_in_executor(_MODELS, self._say, request, loop, pieces, left)
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await task  # raises what went wrong
+        finally:
+            left.set()
 
     def _say(
-        self, request: Request, loop: asyncio.AbstractEventLoop, pieces: "asyncio.Queue[str | None]"
+        self,
+        request: Request,
+        loop: asyncio.AbstractEventLoop,
+        pieces: "asyncio.Queue[str | None]",
+        left: threading.Event,
     ) -> None:
-        """In the models' thread: generate, and hand over the text as it grows."""
+        """In the models' thread: generate, and hand over the text as it grows until the reader has `left`."""
         said = ""
 
         def put(text: str | None) -> None:
@@ -90,6 +99,8 @@ class Asked:
 
             def heard(tokens: list[list[int]]) -> None:
                 nonlocal said
+                if left.is_set():
+                    raise _LeftError
                 ending = len(generator.cutter.ending)
                 words = tokens[0][: -ending or None]  # the last ones may be the beginning of the end
                 text = generator.llava.tokenizer.decode(
@@ -110,6 +121,8 @@ class Asked:
             finally:
                 generator.heard = None
             put(reply.text[len(said) :] if reply.text.startswith(said) else "")
+        except _LeftError:
+            return
         finally:
             put(None)
 
@@ -120,6 +133,10 @@ class Asked:
         if self._directory not in _LOADED:
             _LOADED[self._directory] = Generator.load(self._directory, batch_size=1)
         return _LOADED[self._directory]
+
+
+class _LeftError(Exception):
+    """Nobody reads the answer any more: the next question, or the end, need not wait for it."""
 
 
 _MODELS = ThreadPoolExecutor(1, thread_name_prefix="models")

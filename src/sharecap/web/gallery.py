@@ -17,13 +17,17 @@ from sharecap.records import Caption, Image
 from sharecap.web.index import ALT_TEXT, DUPLICATE, LayerRow
 from sharecap.web.query import ORDERS, STATES, Query, parse
 from sharecap.web.review import Marks, shown
-from sharecap.web.room import Room, away, form, page, room_of
+from sharecap.web.room import Room, away, form, page, printable, room_of, whole
 from sharecap.web.thumbs import SIDES, shrunk
 
 router = APIRouter()
 
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 """An image's name is the digest of its bytes, so what it looks like never changes."""
+
+
+SHOWN = 20_000
+"""Characters of a caption that an image's page cuts into sentences and compares; no teacher says as much."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,14 @@ class Said:
     sentences: list[Sentence]
     changes: list[Change]  # against the layer looked at, word by word
     words: int
+    unshown: int  # characters beyond `SHOWN`
 
 
 @router.get("/", response_class=HTMLResponse)
 def gallery(request: Request) -> HTMLResponse:
     """The first page, with filters around it."""
     room = room_of(request)
-    room.index.refresh()
+    room.refresh()
     return page(request, "gallery.html.j2", **_gallery(room, dict(request.query_params)))
 
 
@@ -84,19 +89,22 @@ def found(request: Request) -> HTMLResponse:
     query = _query(room, dict(request.query_params))
     marked = room.marked(query.layer) if query.state == "marked" else ()
     state = room.index.state()
-    if not state.whole:
-        room.counts.clear()
-    known = room.counts.get(query) if query.state != "marked" else None
+    known = room.counts.get((state.content, query)) if query.state != "marked" else None
     count = room.finder.count(query, marked) if known is None else known
-    if state.whole and len(room.counts) < 1_000:
-        room.counts[query] = count
-    trouble = room.builder.trouble()
-    return page(request, "found.html.j2", count=count, state=state, query=query, trouble=trouble)
+    if len(room.counts) >= 1_000:
+        room.counts.clear()
+    room.counts[state.content, query] = count
+    failed, troubles = room.builder.trouble(), [room.named(one) for one in room.index.troubles()]
+    about: dict[str, Any] = {"count": count, "state": state, "query": query, "troubles": troubles}
+    return page(request, "found.html.j2", failed=room.named(failed), **about)
 
 
 def _query(room: Room, fields: dict[str, str]) -> Query:
     """What the address asks for; without a word on the layer, the dataset's first."""
-    return parse(fields, room.index.layers() or [ALT_TEXT])
+    names = list(room.index.layers())
+    if not names or fields.get("layer", "") not in ("", *names):
+        names = room.index.names()  # it may be sealed and not in yet
+    return parse(fields, names)
 
 
 def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
@@ -104,12 +112,17 @@ def _gallery(room: Room, fields: dict[str, str]) -> dict[str, Any]:
     index = room.index
     flags = sorted({flag for words in index.words("flags").values() for flag in words.split()})
     lists = {
-        "layers": list(index.layers()),
+        "layers": index.names(),
         "sources": list(index.words("source").values()),
         "failures": list(index.words("failure").values()),
         "flags": flags,
     }
-    choices = {"orders": ORDERS, "states": STATES, "dataset": room.dataset.name}
+    choices: dict[str, Any] = {
+        "writable": room.review.writable,
+        "orders": ORDERS,
+        "states": STATES,
+        "dataset": room.dataset.name,
+    }
     return {
         "query": query,
         "after": fields.get("after", ""),
@@ -123,7 +136,7 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
     marked = set(room.marked(query.layer))
     layer = room.index.layers().get(query.layer)
     if layer is None:  # nothing is in yet
-        return {"cards": [], "next": "", "asking": False}
+        return {"cards": [], "next": "", "asking": False, "waiting": True}
     found = room.finder.page(query, fields.get("after", ""), marked=marked)
     images = room.index.images(found.places)
     said = room.index.captions(layer, images)
@@ -134,7 +147,8 @@ def _cards(room: Room, query: Query, fields: dict[str, str]) -> dict[str, Any]:
             marks = room.review.marks(layer.name, image.id) if at in marked else Marks()
             text = shown(caption, marks) if isinstance(caption, Caption) else ""
             cards.append(Card(image, caption, marks, text))
-    return {"cards": cards, "next": found.after, "asking": bool(room.models)}
+    waiting = not cards and not room.index.state().whole
+    return {"cards": cards, "next": found.after, "asking": bool(room.models), "waiting": waiting}
 
 
 def _located(room: Room, image_id: str) -> tuple[int, Image]:
@@ -149,10 +163,8 @@ def _located(room: Room, image_id: str) -> tuple[int, Image]:
 async def thumb(request: Request, image_id: str) -> Response:
     """A thumbnail. What can't be shown is a drawing that says why, so that the gallery stays whole."""
     room = room_of(request)
-    try:
-        kept = room.thumbs.kept(image_id) if len(image_id) == 64 else None
-    except ValueError:
-        kept = None
+    # Of images that are in the dataset alone: one that was taken down is gone.
+    kept = room.thumbs.kept(image_id) if room.index.at_of(image_id) is not None else None
     if kept is not None:
         return Response(kept, media_type="image/jpeg", headers=FOR_EVER)
     return await away(_picture, room, image_id, "small")
@@ -205,10 +217,10 @@ def one_image(request: Request, image_id: str) -> HTMLResponse:
 def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
     """All layers' words about an image, the layer looked at first, the others compared with it."""
     rows = room.index.layers()
-    first = rows[query.layer]
+    first = _row(room, query.layer)
     base = room.index.caption(first, at, image.id)
     marks = room.review.marks(first.name, image.id)
-    base_text = shown(base, marks) if isinstance(base, Caption) else ""
+    base_text = shown(base, marks)[:SHOWN] if isinstance(base, Caption) else ""
     said = []
     for layer in [first, *(row for name, row in rows.items() if name != first.name)]:
         caption = room.index.caption(layer, at, image.id)
@@ -216,20 +228,23 @@ def _layers(room: Room, query: Query, at: int, image: Image) -> dict[str, Any]:
             continue
         own = marks if layer is first else room.review.marks(layer.name, image.id)
         text = shown(caption, own) if isinstance(caption, Caption) else ""
-        changes = word_changes(base_text, text) if layer is not first and text and base_text else []
+        compared = layer is not first and text and base_text
+        changes = word_changes(base_text, text[:SHOWN]) if compared else []
         verdicts = room.index.verdicts(layer, at)
-        said.append(Said(layer, caption, own, _sentences(caption, own, verdicts), changes, len(text.split())))
+        parts, unshown = _sentences(caption, own, verdicts), max(0, len(text) - SHOWN)
+        said.append(Said(layer, caption, own, parts, changes, len(text.split()), unshown))
     captions = [c.caption for c in said if isinstance(c.caption, Caption)]
     # Words taken from another layer were paid for there.
     spent = [c.cost_usd for c in captions if c.cost_usd is not None and not c.origin]
-    return {"said": said, "cost": sum(spent) if spent else None, "editable": first.name != ALT_TEXT}
+    editable = first.name != ALT_TEXT and room.review.writable
+    return {"said": said, "cost": sum(spent) if spent else None, "editable": editable}
 
 
 def _sentences(caption: Caption | Missing | None, marks: Marks, verdicts: list[str]) -> list[Sentence]:
     if not isinstance(caption, Caption):
         return []
     found = []
-    for number, (sentence, gap) in enumerate(pieces(caption.text), 1):
+    for number, (sentence, gap) in enumerate(pieces(caption.text[:SHOWN]), 1):
         was = sentence.strip()
         now = marks.edits[number].text if number in marks.edits else was
         verdict = verdicts[number - 1] if number <= len(verdicts) else ""
@@ -245,11 +260,13 @@ def sentence(request: Request, image_id: str) -> HTMLResponse:
     query = _query(room, fields)
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
-    number = int(fields.get("n", "0")) if fields.get("n", "0").isdigit() else 0
-    rows = _sentences(caption, room.review.marks(query.layer, image.id), [])
+    number = whole(fields.get("n", ""))
+    marks = room.review.marks(query.layer, image.id)
+    rows = _sentences(caption, marks, [])
     if not 1 <= number <= len(rows):
         raise UsageError("no such sentence", where=image.id)
-    return page(request, "sentence.html.j2", image=image, query=query, row=rows[number - 1])
+    row, seen = rows[number - 1], marks.last
+    return page(request, "sentence.html.j2", image=image, query=query, row=row, seen=seen)
 
 
 @router.post("/image/{image_id}/{step}", response_class=HTMLResponse)
@@ -263,19 +280,32 @@ def _change(request: Request, image_id: str, step: str, fields: dict[str, str]) 
     query = _query(room, {"layer": fields.get("layer", "")})
     at, image = _located(room, image_id)
     caption = _caption(room, query.layer, at, image)
-    if step == "edit" and fields.get("n", "").isdigit():
-        room.review.edit(caption, int(fields["n"]), fields.get("was", ""), fields.get("text", ""))
+    seen = whole(fields["seen"]) if "seen" in fields else None
+    if step == "edit":
+        number, was = whole(fields.get("n", "")), fields.get("was", "")
+        # The page shows signs in place of what can't be shown, and sends these.
+        here = [one.was for one in _sentences(caption, Marks(), []) if one.number == number]
+        was = next((one for one in here if printable(one) == was), was)
+        room.review.edit(caption, number, was, fields.get("text", ""), seen)
     elif step == "flag":
-        room.review.flag(caption, fields.get("flag", ""))
+        room.review.flag(caption, fields.get("flag", ""), seen)
     elif step == "drop":
-        room.review.drop(caption)
+        room.review.drop(caption, seen)
     else:
         raise UsageError("no such step", where=step[:40])
     return page(request, "layers.html.j2", image=image, query=query, **_layers(room, query, at, image))
 
 
+def _row(room: Room, layer: str) -> LayerRow:
+    row = room.index.layers().get(layer)
+    if row is None:
+        todo = "load the page again in a moment"
+        raise UsageError("the layer is being taken into the index", where=layer, todo=todo)
+    return row
+
+
 def _caption(room: Room, layer: str, at: int, image: Image) -> Caption:
-    caption = room.index.caption(room.index.layers()[layer], at, image.id)
+    caption = room.index.caption(_row(room, layer), at, image.id)
     if not isinstance(caption, Caption) or layer == ALT_TEXT:
         raise UsageError("there is no caption to change", where=layer, todo="choose a layer that has one")
     return caption

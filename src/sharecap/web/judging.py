@@ -4,7 +4,8 @@ A rater's pages know trials by number. Which layer stands where is looked up her
 """
 
 import json
-from typing import Any
+import re
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
@@ -13,9 +14,8 @@ from sharecap.errors import SharecapError, UsageError
 from sharecap.images.place import place_of
 from sharecap.web.gallery import drawn
 from sharecap.web.outcome import outcome_of
-from sharecap.web.room import Room, away, form, page, room_of
+from sharecap.web.room import Room, away, form, page, room_of, whole
 from sharecap.web.study import (
-    CHOICES,
     Study,
     as_csv,
     as_label_studio,
@@ -28,6 +28,9 @@ from sharecap.web.study import (
 )
 
 router = APIRouter()
+
+_ANSWERS: dict[str, Literal["left", "right", "tie"]] = {"1": "left", "2": "right", "0": "tie"}
+"""What a rater presses, and what it says."""
 
 
 @router.get("/studies", response_class=HTMLResponse)
@@ -119,17 +122,11 @@ async def rated(request: Request, token: str) -> HTMLResponse:
 
     def work() -> dict[str, Any]:
         study, rater = _rater(room, token)
-        choice = {"1": "left", "2": "right", "0": "tie"}.get(fields.get("choice", ""), "")
-        number, seconds = fields.get("trial", ""), fields.get("seconds", "0")
-        if choice not in CHOICES or not number.isdigit():
+        choice = _ANSWERS.get(fields.get("choice", ""))
+        if choice is None:
             raise UsageError("answer with 1, 2 or 0")
-        vote(
-            study,
-            rater,
-            int(number),
-            choice,
-            float(seconds) if seconds.replace(".", "", 1).isdigit() else 0.0,
-        )
+        spent = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", fields.get("seconds", ""))
+        vote(study, rater, whole(fields.get("trial", "")), choice, float(spent[0]) if spent else 0.0)
         return _question(study, rater, None)
 
     return page(request, "question.html.j2", token=token, **await away(work))
@@ -161,6 +158,6 @@ def _question(study: Study, rater: str, trial: int | None) -> dict[str, Any]:
         return facts
     asked = trials[number]
     texts = study.pairs[asked.pair].texts
-    given = {"left": "1", "right": "2", "tie": "0"}.get(cast.get(number, ""), "")
+    given = next((key for key, choice in _ANSWERS.items() if choice == cast.get(number)), "")
     before = number - 1 if number else None
     return facts | {"texts": (texts[asked.left], texts[1 - asked.left]), "given": given, "before": before}

@@ -90,7 +90,7 @@ def match_of(words: str) -> str:
     """What people type as FTS5's own syntax: all words, "phrases", beginnings* and -exclusions."""
     wanted: list[str] = []
     unwanted: list[str] = []
-    for minus, phrase, word in re.findall(r'(-?)(?:"([^"]*)"|([^\s"]+))', words):
+    for minus, phrase, word in re.findall(r'(-?)(?:"([^"]*)"|([^\s"]+))', words.replace("\0", " ")):
         text = phrase or word
         if not re.search(r"\w", text):
             continue
@@ -117,7 +117,9 @@ class Finder:
         marked: Iterable[int] = (),
     ) -> Found:
         """Up to `size` images after the cursor; `back`: before it, nearest first."""
-        layer = self._layer(query)
+        layer = self.index.layers().get(query.layer)
+        if layer is None:  # nothing of it is in yet
+            return Found([], "")
         column, descending = _SORTED.get(query.order, ("at", False))
         if not layer.sorted and column != "at":  # it can't be sorted while it is being taken in
             column, descending = "at", False
@@ -149,7 +151,9 @@ class Finder:
 
     def count(self, query: Query, marked: Iterable[int] = ()) -> int:
         """How many images there are."""
-        layer = self._layer(query)
+        layer = self.index.layers().get(query.layer)
+        if layer is None:
+            return 0
         where, values = self._where(query, layer, marked)
         if match_of(query.q) and not where[1:]:
             source = f"search_{layer.n} WHERE search_{layer.n} MATCH ?"
@@ -162,8 +166,8 @@ class Finder:
     def cursor_of(self, query: Query, at: int) -> str:
         """The cursor that stands at an image."""
         column, _ = _SORTED.get(query.order, ("at", False))
-        layer = self._layer(query)
-        if column == "at" or not layer.sorted:
+        layer = self.index.layers().get(query.layer)
+        if column == "at" or layer is None or not layer.sorted:
             return str(at)
         found = self.index.rows(f"SELECT {column} FROM facts_{layer.n} WHERE at = ?", at)
         return f"{found[0][0]!r}~{at}" if found and found[0][0] is not None else str(at)
@@ -177,9 +181,6 @@ class Finder:
         before = self.page(query, cursor, size=1, back=True, marked=marked).places
         after = self.page(query, cursor, size=1, marked=marked).places
         return next(iter(before), None), next(iter(after), None)
-
-    def _layer(self, query: Query) -> LayerRow:
-        return self.index.layers()[query.layer]
 
     def _from(self, query: Query, layer: LayerRow, column: str) -> str:
         """Which table is gone along, and which is looked into."""

@@ -4,16 +4,21 @@ Every step is a row of `DATASET/review.sqlite`, kept beside the layers and never
 step as undone and removes nothing. `write` seals them as a layer of edits. It must outlive the cache.
 """
 
+import os
 import re
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sharecap.artifact import Artifact
 from sharecap.captions.edits import Edit, applied
 from sharecap.captions.edits import edit as seal_edits
+from sharecap.captions.ledger import read_only
 from sharecap.captions.page_files import REVIEW
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
@@ -42,26 +47,49 @@ class Marks:
     edits: dict[int, Edit] = field(default_factory=dict)  # by sentence, the last one counts
     flags: tuple[str, ...] = ()
     dropped: bool = False
+    last: int = 0  # number of the step that was made last
 
     def __bool__(self) -> bool:
         return bool(self.edits or self.flags or self.dropped)
 
 
 class Review:
-    """The steps of a dataset. One writer at a time, any thread."""
+    """The steps of a dataset. One writer at a time, any thread. Where nothing can be written, they are shown.
+
+    What makes a step may say how many the maker had `seen` (`Marks.last`): if somebody else made or undid one
+    since, it is a `UsageError` and nothing is changed.
+    """
 
     def __init__(self, dataset: Path) -> None:
-        self.dataset, self._lock = dataset, threading.Lock()
-        path = dataset / REVIEW
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        self.dataset, self.path, self._lock = dataset, dataset / REVIEW, threading.Lock()
+        self.writable = os.access(self.path if self.path.exists() else dataset, os.W_OK)
+        with self._errors():
+            if not self.writable:
+                self._db = read_only(self.path) or sqlite3.connect(":memory:", check_same_thread=False)
+                if not self.path.exists():
+                    self._db.executescript(_SETUP)
+                return
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SETUP)
-        except sqlite3.Error as error:
-            raise SharecapError(f"cannot keep edits ({error})", where=path) from None
 
-    def edit(self, caption: Caption, sentence: int, was: str, text: str) -> None:
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SharecapError(f"cannot keep edits ({error})", where=self.path) from None
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        with self._lock, self._errors():
+            return self._db.execute(statement, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def edit(self, caption: Caption, sentence: int, was: str, text: str, seen: int | None = None) -> None:
         """Put `text` for a sentence of a layer's caption; "" drops it. `UsageError` if it isn't there."""
         there = sentences(caption.text)
         if not 1 <= sentence <= len(there) or there[sentence - 1] != was.strip():
@@ -69,54 +97,45 @@ class Review:
             raise UsageError("that sentence is not in the caption", where=caption.image_id, todo=todo)
         if len(text) > MAX_TEXT:
             raise UsageError(f"more than {MAX_TEXT:,} characters", where=caption.image_id)
-        self._step(caption, "edit", sentence=sentence, was=there[sentence - 1], text=" ".join(text.split()))
+        row = (sentence, there[sentence - 1], " ".join(text.split()))
+        self._step(caption, "edit", *row, seen=seen)
 
-    def flag(self, caption: Caption, flag: str) -> None:
+    def flag(self, caption: Caption, flag: str, seen: int | None = None) -> None:
         """Add a flag, or take it back if it is there."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_:-]{0,39}", flag):
             todo = "use up to 40 letters, digits, '_', ':' and '-'"
             raise UsageError("not a flag", where=repr(flag[:60]), todo=todo)
-        self._step(caption, "flag", text=flag)
+        self._step(caption, "flag", text=flag, seen=seen)
 
-    def drop(self, caption: Caption) -> None:
+    def drop(self, caption: Caption, seen: int | None = None) -> None:
         """Leave the caption out, or take it in again."""
-        self._step(caption, "drop")
+        self._step(caption, "drop", seen=seen)
 
     def undo(self) -> tuple[str, str] | None:
         """Take the last step back; (layer, image id) of it, None if there is none."""
-        with self._lock:
-            found = self._db.execute(
-                "UPDATE steps SET undone = ? WHERE n = (SELECT max(n) FROM steps WHERE undone IS NULL) "
-                "RETURNING layer, image_id",
-                (time.time(),),
-            ).fetchall()
+        self._must_be_writable()
+        found = self._rows(
+            "UPDATE steps SET undone = ? WHERE n = (SELECT max(n) FROM steps WHERE undone IS NULL) "
+            "RETURNING layer, image_id",
+            time.time(),
+        )
         return (found[0][0], found[0][1]) if found else None
 
     def marks(self, layer: str, image_id: str) -> Marks:
         """What holds for one caption."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT image_id, kind, sentence, was, text FROM steps "
-                "WHERE layer = ? AND image_id = ? AND undone IS NULL ORDER BY n",
-                (layer, image_id),
-            ).fetchall()
+        where = "layer = ? AND image_id = ? AND undone IS NULL"
+        rows = self._rows(f"SELECT {_STEP} FROM steps WHERE {where} ORDER BY n", layer, image_id)
         return _marks(rows).get(image_id, Marks())
 
     def all(self, layer: str) -> dict[str, Marks]:
         """What holds for the captions of a layer, by image id."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT image_id, kind, sentence, was, text FROM steps "
-                "WHERE layer = ? AND undone IS NULL ORDER BY n",
-                (layer,),
-            ).fetchall()
-        return _marks(rows)
+        where = "layer = ? AND undone IS NULL"
+        return _marks(self._rows(f"SELECT {_STEP} FROM steps WHERE {where} ORDER BY n", layer))
 
     def images(self, layer: str) -> list[str]:
         """Images that have a step which is not undone."""
-        with self._lock:
-            statement = "SELECT DISTINCT image_id FROM steps WHERE layer = ? AND undone IS NULL"
-            return [row[0] for row in self._db.execute(statement, (layer,))]
+        statement = "SELECT DISTINCT image_id FROM steps WHERE layer = ? AND undone IS NULL"
+        return [row[0] for row in self._rows(statement, layer)]
 
     def write(self, layer: str, to: str) -> Artifact:
         """Seal what holds as layer `to`; `UsageError` if nothing does."""
@@ -128,11 +147,31 @@ class Review:
         drops = {image for image, m in marks.items() if m.dropped}
         return seal_edits(self.dataset, layer, edits, to, flags=flags, drops=drops)
 
-    def _step(self, caption: Caption, kind: str, *, sentence: int = 0, was: str = "", text: str = "") -> None:
-        row = (caption.layer, caption.image_id, kind, sentence, was, text, time.time())
-        columns = "layer, image_id, kind, sentence, was, text, made"
-        with self._lock:
-            self._db.execute(f"INSERT INTO steps ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    def _must_be_writable(self) -> None:
+        if not self.writable:
+            todo = "copy the dataset to where it can be written"
+            raise UsageError("nothing can be edited in a read-only dataset", where=self.dataset, todo=todo)
+
+    def _step(
+        self,
+        caption: Caption,
+        kind: str,
+        sentence: int = 0,
+        was: str = "",
+        text: str = "",
+        *,
+        seen: int | None,
+    ) -> None:
+        self._must_be_writable()
+        last = "(SELECT coalesce(max(n), 0) FROM steps WHERE layer = ?1 AND image_id = ?2 AND undone IS NULL)"
+        made = self._rows(
+            "INSERT INTO steps (layer, image_id, kind, sentence, was, text, made) "
+            f"SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE ?8 IS NULL OR ?8 = {last} RETURNING n",
+            *(caption.layer, caption.image_id, kind, sentence, was, text, time.time(), seen),
+        )
+        if not made:
+            todo = "load the page again to see what is there now"
+            raise UsageError("somebody changed this caption meanwhile", where=caption.image_id, todo=todo)
 
 
 def shown(caption: Caption, marks: Marks) -> str:
@@ -140,11 +179,16 @@ def shown(caption: Caption, marks: Marks) -> str:
     return applied(caption.text, marks.edits, caption.image_id) if marks.edits else caption.text
 
 
-def _marks(rows: list[tuple[str, str, int, str, str]]) -> dict[str, Marks]:
+_STEP = "n, image_id, kind, sentence, was, text"
+
+
+def _marks(rows: list[tuple[int, str, str, int, str, str]]) -> dict[str, Marks]:
     edits: dict[str, dict[int, Edit]] = {}
     flags: dict[str, dict[str, None]] = {}
     dropped: dict[str, bool] = {}
-    for image, kind, sentence, was, text in rows:
+    last: dict[str, int] = {}
+    for n, image, kind, sentence, was, text in rows:
+        last[image] = n
         if kind == "edit":
             if text == was:  # put back by hand
                 edits.setdefault(image, {}).pop(sentence, None)
@@ -156,5 +200,6 @@ def _marks(rows: list[tuple[str, str, int, str, str]]) -> dict[str, Marks]:
             del flags[image][text]
         else:
             flags[image][text] = None
-    images = {*edits, *flags, *dropped}
-    return {i: Marks(edits.get(i, {}), tuple(flags.get(i, ())), dropped.get(i, False)) for i in images}
+    return {
+        i: Marks(edits.get(i, {}), tuple(flags.get(i, ())), dropped.get(i, False), n) for i, n in last.items()
+    }

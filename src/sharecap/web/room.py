@@ -1,10 +1,12 @@
 """What all pages of one server share, and how they are rendered: every text escaped, whatever it holds."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,10 +19,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sharecap.captions.page_files import VIEW
+from sharecap.errors import UsageError
+from sharecap.images.dataset import disk_errors
 from sharecap.web.ask import Asked
 from sharecap.web.index import Index
-from sharecap.web.query import Finder
+from sharecap.web.query import Finder, Query
 from sharecap.web.review import Review
 from sharecap.web.runs import Trainings
 from sharecap.web.thumbs import Thumbs
@@ -31,19 +34,26 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 Made = TypeVar("Made")
 
 
+AGAIN_S = 10.0
+"""Seconds after which a builder that failed is tried again, if somebody looks: the disk may have room."""
+
+
 class Builder:
     """Has the index made by a process of its own: it takes minutes of a core, and must not hold up a page."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock, self._log = threading.Lock(), Path()
+        self._lock, self._log, self._started = threading.Lock(), Path(), 0.0
 
-    def __call__(self, dataset: Path) -> None:
+    def __call__(self, dataset: Path, folder: Path) -> None:
+        """Start it, unless it is at work or has just failed; it writes its log to `folder`."""
         with self._lock:
-            if self._process is None or self._process.poll() == 0:  # one that failed would fail again
-                self._log = dataset / VIEW / "index.log"
-                command = [sys.executable, "-m", "sharecap.web.index", str(dataset)]
-                with open(self._log, "wb") as log:
+            ended = None if self._process is None else self._process.poll()
+            failed_now = ended not in (None, 0) and time.monotonic() - self._started < AGAIN_S
+            if self._process is None or (ended is not None and not failed_now):
+                self._log, self._started = folder / "index.log", time.monotonic()
+                command = [sys.executable, "-m", "sharecap.web.building", str(dataset)]
+                with disk_errors(folder), open(self._log, "wb") as log:
                     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
                     own = {**os.environ, "OMP_NUM_THREADS": "1"}
                     self._process = subprocess.Popen(command, env=own, **quiet)  # type: ignore[call-overload]
@@ -52,7 +62,9 @@ class Builder:
         """Why the index could not be made; "" where nothing went wrong."""
         if self._process is None or self._process.poll() in (None, 0):
             return ""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = []
+        with contextlib.suppress(OSError):  # the log was removed with the rest of the cache
+            lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1][:500] if lines else f"its process ended with {self._process.returncode}"
 
     def stop(self) -> None:
@@ -74,8 +86,7 @@ class Room:
     trainings: Trainings
     models: list[Asked]
     builder: Builder
-    places: dict[str, int | None] = field(default_factory=dict)  # of images that were marked
-    counts: dict[Any, int] = field(default_factory=dict)  # of queries, while the index is whole
+    counts: dict[tuple[int, Query], int] = field(default_factory=dict)  # by the index's content
 
     @classmethod
     def open(cls, dataset: Path, runs: Sequence[Path] = (), models: Sequence[str] = ()) -> "Room":
@@ -83,26 +94,29 @@ class Room:
         dataset, builder = dataset.resolve(), Builder()
         asked = [Asked(spec) for spec in models]
         index = Index(dataset, builder)
-        thumbs, review = Thumbs(dataset / VIEW / "thumbs.sqlite"), Review(dataset)
+        thumbs, review = Thumbs(index.path.with_name("thumbs.sqlite")), Review(dataset)
         room = cls(dataset, index, Finder(index), thumbs, review, Trainings(runs), asked, builder)
-        index.refresh()
+        room.refresh()
         return room
+
+    def refresh(self) -> None:
+        """Have what is new taken in, and what was removed of the cache made again."""
+        self.index.refresh()
+        self.thumbs.refresh()
+
+    def named(self, text: str) -> str:
+        """`text` for who looks at the page: files of the dataset by their places in it."""
+        return text.replace(f"{self.dataset}/", "")
 
     def marked(self, layer: str) -> list[int]:
         """Places of the images whose caption a person has edited, flagged or dropped."""
-        found = []
-        for image in self.review.images(layer):
-            if self.places.get(image) is None:  # it may be in by now
-                self.places[image] = self.index.at_of(image)
-            at = self.places[image]
-            if at is not None:
-                found.append(at)
-        return found
+        return self.index.places(self.review.images(layer))
 
     async def close(self) -> None:
         """End what was started."""
         self.builder.stop()
         self.thumbs.close()
+        self.review.close()
         for model in self.models:
             await model.close()
 
@@ -116,11 +130,23 @@ def room_of(request: Request) -> Room:
 
 async def form(request: Request) -> dict[str, str]:
     """The fields that a page sent."""
-    return dict(
-        parse_qsl(
-            (await request.body()).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50
-        )
-    )
+    body = (await request.body()).decode("utf-8", "replace")
+    try:
+        return dict(parse_qsl(body, keep_blank_values=True, max_num_fields=50))
+    except ValueError:
+        raise UsageError("too many fields") from None
+
+
+def whole(text: str) -> int:
+    """A number that a page sent; `UsageError` for what no page writes."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError("not a whole number", where=repr(text[:40]))
+    return int(text)
+
+
+def printable(text: str) -> str:
+    """`text` as a page shows it."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 async def away(work: Callable[..., Made], *given: Any) -> Made:
@@ -133,7 +159,7 @@ def environment() -> Environment:
     """The template engine."""
 
     def safe(value: Any) -> Any:
-        return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
+        return printable(value) if type(value) is str else value
 
     made = Environment(
         loader=PackageLoader("sharecap.web"),

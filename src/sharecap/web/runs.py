@@ -5,7 +5,9 @@ writes. It holds no lock and changes nothing, so a run never waits for whoever w
 """
 
 import json
+import math
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,13 @@ from sharecap.errors import SharecapError
 from sharecap.images.dataset import LEDGER
 
 METRICS = "metrics.jsonl"
+CURVES = {
+    "loss": "loss per learned token",
+    "tokens_per_s": "tokens per second",
+    "mfu": "share of the machine's peak",
+}
+"""What is drawn of a training run's metrics, and kept of them in memory."""
+
 RATE_S = 60.0
 """Seconds over which a run's rate is taken."""
 
@@ -198,21 +207,27 @@ class Training:
             except ValueError:
                 continue
             if isinstance(found, dict) and isinstance(found.get("step"), int):
-                keep = {
-                    k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)
-                }
-                self.lines.append(keep)
+                self.lines.append({k: found[k] for k in ("step", *CURVES) if _drawable(found.get(k))})
         self.read += whole
 
 
+def _drawable(value: object) -> bool:
+    """A number with a place on an axis; a loss that diverged has none."""
+    return type(value) in (int, float) and abs(value) < 1e15 and math.isfinite(value)  # type: ignore[arg-type]
+
+
 class Trainings:
-    """Training runs below some directories, with what was read of them so far."""
+    """Training runs below some directories, with what was read of them so far; for all threads."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots, self._known = tuple(roots), dict[Path, Training]()
+        self.roots, self._known, self._lock = tuple(roots), dict[Path, Training](), threading.Lock()
 
     def now(self) -> list[Training]:
         """All runs, up to date."""
+        with self._lock:  # two that read on at once would take the same lines in twice
+            return self._read()
+
+    def _read(self) -> list[Training]:
         found = []
         for root in self.roots:
             for path in sorted(_metrics(root, DEPTH))[:MOST_RUNS]:
@@ -227,11 +242,13 @@ class Trainings:
 
 
 def _metrics(root: Path, depth: int) -> list[Path]:
-    found = [root / METRICS] if (root / METRICS).is_file() else []
-    if depth and root.is_dir():
-        for path in root.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                found += _metrics(path, depth - 1)
+    try:
+        found = [root / METRICS] if (root / METRICS).is_file() else []
+        folders = [p for p in root.iterdir() if p.is_dir() and not p.is_symlink()] if depth else []
+    except OSError:  # a run may remove what it is done with, and not all is ours to read
+        return []
+    for path in folders:
+        found += _metrics(path, depth - 1)
     return found
 
 
@@ -260,9 +277,7 @@ def plot(runs: Sequence[Training], key: str, title: str) -> Plot | None:
     """`key` over the steps of all runs that have it; None where none has."""
     series = []
     for run in runs:
-        xy = [
-            (line["step"], float(line[key])) for line in run.lines if key in line and line[key] == line[key]
-        ]
+        xy = [(line["step"], float(line[key])) for line in run.lines if key in line and "step" in line]
         if xy:
             series.append((run.name, _thinned(xy)))
     if not series:

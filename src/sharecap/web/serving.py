@@ -38,7 +38,7 @@ def serve_dataset(dataset: Path, host: str, port: int, runs: Sequence[Path], mod
         token = secrets.token_urlsafe(18)
     socket = listen(host, port)
     port = socket.getsockname()[1]
-    everywhere = host in ("0.0.0.0", "::")
+    everywhere = host in ("", "0.0.0.0", "::")
     shown = gethostname() if everywhere else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}"
     room = Room.open(dataset, [folder.resolve() for folder in runs], models)

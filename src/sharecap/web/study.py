@@ -20,7 +20,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 from sharecap.artifact import write_atomically
 from sharecap.captions.layer import open_layer, side_by_side
@@ -30,7 +32,6 @@ from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import disk_errors
 
 VOTES = "votes.jsonl"
-CHOICES = ("left", "right", "tie")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
@@ -58,11 +59,11 @@ class Vote:
 
     rater: str
     trial: int
-    pair: int
+    pair: Annotated[int, Field(ge=0)]
     image_id: str
     left: str  # layer
     right: str  # layer
-    choice: str  # one of CHOICES
+    choice: Literal["left", "right", "tie"]
     repeat: bool
     seconds: float  # from the page being shown to the answer
     time: float  # seconds since 1970
@@ -89,6 +90,7 @@ class Study:
         return first + [Trial(pair, rng.randrange(2), True) for pair in again]
 
 
+_VOTE = TypeAdapter(Vote)
 _WRITING = threading.Lock()
 
 
@@ -118,7 +120,7 @@ def create(
     if not 1 <= images <= 100_000 or not 0 <= repeats <= images:
         raise UsageError("a study has 1 to 100,000 images, and repeats no more than it has")
     directory = dataset / STUDIES / name
-    if directory.exists():
+    if (directory / STUDY).exists():
         raise UsageError("there is a study of that name", where=directory, todo="choose another name")
     for layer in layers:
         open_layer(dataset, layer)
@@ -148,7 +150,7 @@ def create(
         "pairs": [asdict(pair) for pair in pairs],
     }
     with disk_errors(dataset):
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)  # a kill may have left it, with nothing in it
         write_atomically(directory / STUDY, json.dumps(facts, ensure_ascii=False, indent=1))
     return open_study(dataset, name)
 
@@ -179,20 +181,29 @@ def _read(directory: Path, _changed: int) -> Study:
 
 
 def by_token(dataset: Path, token: str) -> tuple[Study, str] | None:
-    """The study and rater that a link is for."""
+    """The study and rater that a link is for; `SharecapError` where it may be for one that is damaged."""
+    damaged = None
     for name in studies(dataset):
-        study = open_study(dataset, name)
+        try:
+            study = open_study(dataset, name)
+        except SharecapError as error:
+            damaged = error
+            continue
         for known, rater in study.raters.items():
             if secrets.compare_digest(known.encode(), token.encode()):
                 return study, rater
+    if damaged:
+        raise damaged
     return None
 
 
-def vote(study: Study, rater: str, trial: int, choice: str, seconds: float) -> None:
+def vote(
+    study: Study, rater: str, trial: int, choice: Literal["left", "right", "tie"], seconds: float
+) -> None:
     """Put one answer on disk."""
     trials = study.trials(rater)
-    if not 0 <= trial < len(trials) or choice not in CHOICES:
-        raise UsageError("no such question or answer")
+    if not 0 <= trial < len(trials):
+        raise UsageError("no such question")
     asked = trials[trial]
     pair = study.pairs[asked.pair]
     sides = (pair.layers[asked.left], pair.layers[1 - asked.left])
@@ -213,16 +224,17 @@ def _ends_a_line(file: Any) -> bool:
 
 
 def votes(study: Study) -> list[Vote]:
-    """The answers that count, by rater and trial. A line that a kill cut is no answer."""
+    """The answers that count, by rater and trial. A line that a kill cut is none, nor is another study's."""
     path = study.directory / VOTES
     found: dict[tuple[str, int], Vote] = {}
     if path.exists():
         for line in path.read_bytes().split(b"\n"):
             try:
-                one = Vote(**json.loads(line))
-            except (ValueError, TypeError):
+                one = _VOTE.validate_json(line)
+            except ValueError:
                 continue
-            found[one.rater, one.trial] = one
+            if one.pair < len(study.pairs) and {one.left, one.right} == {*study.pairs[one.pair].layers}:
+                found[one.rater, one.trial] = one
     return [found[key] for key in sorted(found)]
 
 

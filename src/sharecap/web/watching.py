@@ -10,16 +10,10 @@ from sharecap.captions.captioner import Request as Question
 from sharecap.errors import UsageError
 from sharecap.records import Image
 from sharecap.web.ask import SAMPLING, answer
-from sharecap.web.room import Room, away, form, page, room_of
-from sharecap.web.runs import caption_runs, plot
+from sharecap.web.room import Room, away, form, page, room_of, whole
+from sharecap.web.runs import CURVES, caption_runs, plot
 
 router = APIRouter()
-
-CURVES = (
-    ("loss", "loss per learned token"),
-    ("tokens_per_s", "tokens per second"),
-    ("mfu", "share of the machine's peak"),
-)
 
 
 @router.get("/runs", response_class=HTMLResponse)
@@ -38,7 +32,7 @@ def _now(room: Room, request: Request) -> dict[str, Any]:
     chosen = set(request.query_params.getlist("run"))
     trainings = room.trainings.now()
     shown = [run for run in trainings if not chosen or run.name in chosen][-8:]
-    plots = [one for key, title in CURVES if (one := plot(shown, key, title))]
+    plots = [one for key, title in CURVES.items() if (one := plot(shown, key, title))]
     about = {"trainings": trainings, "chosen": chosen, "plots": plots}
     return {"captions": caption_runs(room.dataset), "now": time.strftime("%H:%M:%S"), **about}
 
@@ -55,12 +49,12 @@ def ask(request: Request, image: str = "") -> HTMLResponse:
 async def asked(request: Request) -> Response:
     """One model's answer, as it comes."""
     room, fields = room_of(request), await form(request)
-    number = fields.get("model", "")
-    if not number.isdigit() or int(number) >= len(room.models):
+    number = whole(fields.get("model", ""))
+    if number >= len(room.models):
         raise UsageError("no such model", todo="start the page with --model")
     image = await away(_image, room, fields.get("image", ""))
     question = Question(image, fields.get("question", ""), SAMPLING)
-    words = answer(room.models[int(number)], question)
+    words = answer(room.models[number], question)
     return StreamingResponse(
         words, media_type="text/plain; charset=utf-8", headers={"cache-control": "no-store"}
     )
