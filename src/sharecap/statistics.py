@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sharecap.evals.student import NORMAL, quantile, two_sided
+from sharecap.student import NORMAL, quantile, two_sided
 
 Key = TypeVar("Key", bound=Hashable)
 Floats = NDArray[np.float64]

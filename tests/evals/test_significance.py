@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from sharecap.evals.significance import holm, mcnemar
-from sharecap.evals.student import quantile, two_sided
 from sharecap.statistics import Mean, Score, compare
+from sharecap.student import quantile, two_sided
 
 
 @pytest.mark.parametrize("df", [1.0, 1.5, 3.0, 19.9, 20.1, 300.0, 2e5])

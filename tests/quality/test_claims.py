@@ -13,10 +13,10 @@ from sharecap.captions.layer import read_layer
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.quality.claims import judge_claims
+from sharecap.quality.scores import read_scores
 from sharecap.quality.verdicts import read_checked, read_verdicts
 from sharecap.scenes.facts import quality
 from sharecap.scenes.judge import claims_of, true_verdict
-from sharecap.web.index import read_scores
 from tests.captions.conftest import Typed, typed
 
 from .judged_world import World

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sharecap.evals.student import NORMAL
 from sharecap.statistics import Score
+from sharecap.student import NORMAL
 
 Key = TypeVar("Key", bound=Hashable)
 

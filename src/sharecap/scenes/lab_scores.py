@@ -13,11 +13,11 @@ from typing import Literal
 from sharecap import artifact
 from sharecap.evals.comparison import RunComparison, compare_runs
 from sharecap.evals.results import Run, overall, read_run
-from sharecap.evals.student import quantile
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.lab import Bench
 from sharecap.statistics import Estimate, intervals
+from sharecap.student import quantile
 
 Verdict = Literal["agrees", "contradicts", "can't tell"]
 
