@@ -15,15 +15,15 @@ SPEC = QuickstartSpec(
     parts_pictures=64,
     tower_steps=4,
     text_rows=60,
-    text_steps=16,
+    text_steps=30,
     first_pictures=40,
-    looking_steps=30,
-    answering_steps=8,
+    looking_steps=50,
+    answering_steps=12,
     large_pictures=16,
     question_rows=16,
     detail_rows=6,
     heldout_pictures=12,
-    arm=ArmSpec(align_steps=2, pretrain_steps=3, sft_steps=3, batch_rows=8, rate=2e-3),
+    arm=ArmSpec(align_steps=2, pretrain_steps=3, sft_steps=3, batch_rows=8, rate=4e-3),
 )
 
 if __name__ == "__main__":
