@@ -11,7 +11,8 @@ from sharecap.quality import measure as module
 from sharecap.quality.chair import Chair
 from sharecap.quality.measure import measure
 from sharecap.quality.scores import read_scores, scores_path
-from sharecap.web.index import Index, build
+from sharecap.web.building import build
+from sharecap.web.index import Index
 from sharecap.web.query import Finder, Query
 from tests.quality.layered import Plain, add_layer, dataset_of, ids_of, small_model, typed
 

@@ -7,7 +7,7 @@ import pytest
 from sharecap.captions.sentences import sentences
 from sharecap.quality import wording
 from sharecap.scenes.facts import CLAIMS, stated, truth
-from sharecap.scenes.judge import claims_of, judgement, needs_no_picture, true_verdict
+from sharecap.scenes.judge import claims_of, judgement, true_verdict
 from sharecap.scenes.language import TOPICS, describe, misremember
 from sharecap.scenes.world import Scene, WorldSpec, imagine
 
@@ -73,6 +73,4 @@ def test_it_errs_at_the_rate_it_is_told() -> None:
 def test_a_caption_s_question_is_no_judge_s_and_needs_a_picture() -> None:
     assert judgement("Describe the picture.", SCENES[0], random.Random(0), 0.0) is None
     assert judgement(wording.check_prompt("A dog."), None, random.Random(0), 0.0) is None
-    assert not needs_no_picture("Describe the picture.")
-    assert not needs_no_picture(wording.check_prompt("A dog."))
-    assert needs_no_picture(wording.split_prompt(["A dog."]))
+    assert judgement(wording.split_prompt(["A dog."]), None, random.Random(0), 0.0) is not None
