@@ -76,6 +76,14 @@ def test_scores_of_no_layer_and_names_that_hold_no_file_are_no_hindrance(dataset
     assert index.troubles() == ["scores/nobody's.jsonl: there is no such layer"]
 
 
+def test_what_a_judge_keeps_beside_the_scores_is_no_trouble(dataset: Path) -> None:
+    index = scored(dataset, b"")
+    for what in ("claims", "claims-failed", "mend", "answers"):
+        (dataset / "scores" / f"teacher.{what}.jsonl").write_text('{"image": "x"}\n')
+    build(dataset)
+    assert index.troubles() == []
+
+
 @pytest.mark.parametrize("manifest", ["{", '{"kind": "model"}', "[]"])
 def test_a_layer_that_is_none_is_told_and_the_rest_is_shown(dataset: Path, manifest: str) -> None:
     for name in ("third", "not a layer's name"):

@@ -27,7 +27,7 @@ class Scored(BaseModel):
     model_config = ConfigDict(extra="allow")
     image_id: str = Field(pattern=r"^[0-9a-f]{64}$")
     score: float | None = Field(default=None, allow_inf_nan=False)
-    sentences: list[Verdict] = []
+    sentences: list[Verdict] | None = None
     by: str | None = None
     measures: dict[str, float] = {}
 

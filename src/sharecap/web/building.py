@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from sharecap.captions.layer import Missing, open_layer, read_layer, read_missing
 from sharecap.captions.page_files import SCORES
@@ -25,6 +24,7 @@ from sharecap.errors import SharecapError
 from sharecap.images import duplicates, overlap
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import HeldError, disk_errors, held
+from sharecap.quality.scores import Scored
 from sharecap.records import Caption, Image
 from sharecap.web.index import (
     ALT_TEXT,
@@ -261,15 +261,6 @@ class _Builder:
             told.append(f"{foreign:,} lines are about images that are not here")
         if told:
             self._trouble(f"{SCORES}/{path.name}", "; ".join(told))
-
-
-class Scored(BaseModel):
-    """One line of `DATASET/scores/LAYER.jsonl`: what somebody or something makes of a caption."""
-
-    model_config = ConfigDict(extra="ignore")
-    image_id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    score: float | None = Field(default=None, allow_inf_nan=False)
-    sentences: list[Literal["right", "wrong", ""]] | None = None
 
 
 def read_scores(path: Path) -> Iterator[Scored | str]:

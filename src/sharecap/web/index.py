@@ -238,8 +238,10 @@ def near_digests(catalog: Catalog) -> tuple[dict[str, str], dict[str, str]]:
                 continue
             if done.inputs.get("catalog") == catalog.digest:
                 found[folder] = done.digest
+    there = layers(catalog.dataset)
     for path in sorted((catalog.dataset / SCORES).glob("*.jsonl")):
-        if path.is_file():
+        beside = "." in path.stem and path.stem not in there  # LAYER.claims and the like are no scores
+        if path.is_file() and not beside:
             status = path.stat()
             found[f"{SCORES}/{path.name}"] = f"{status.st_size} {status.st_mtime_ns}"
     return found, bad
