@@ -1,12 +1,14 @@
 """Our loop says what transformers' `generate` says, whatever the batch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
+from sharecap.model import generation
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
 from sharecap.model.generation import Choice, Decoding, Generator, Query, Reply
@@ -179,3 +181,26 @@ def test_a_reply_has_the_same_bits_whatever_is_asked_beside_it(
     assert logits_of(queries[5:] + queries[:5]) == together
     for query in queries[:4]:
         assert logits_of([query])[query.text] == together[query.text]
+
+
+def test_rows_that_do_not_fit_the_memory_are_halved_and_nothing_is_lost(
+    llava: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    real = generation.write
+
+    def write(model: Any, cohorts: Any, rows: int) -> torch.Tensor:
+        tried.append(rows)
+        if rows > room:
+            raise torch.OutOfMemoryError
+        return real(model, cohorts, rows)
+
+    monkeypatch.setattr(generation, "write", write)
+    decoding, room = Decoding(max_new_tokens=8), 3
+    generator = Generator(llava, 16)
+    replies = generator.generate(QUERIES, decoding)
+    assert (generator.batch_size, tried[:3]) == (2, [16, 8, 4])
+    assert [r.text for r in replies] == [r.text for r in Generator(llava, 2).generate(QUERIES, decoding)]
+    room = 0
+    with pytest.raises(SharecapError, match="not enough memory for one reply"):
+        generator.generate(QUERIES, decoding)

@@ -119,9 +119,23 @@ class Generator:
                 what = f"query {prompt.id} has {len(prompt)} tokens where the model has room for {room}"
                 raise SharecapError(what, todo="shorten it or lower max_new_tokens")
         order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
-        done = self.answered([queries[i] for i in order], [prompts[i] for i in order], decoding)
+        done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
         replies = dict(zip(order, done, strict=True))
         return [replies[i] for i in range(len(queries))]
+
+    def within_memory(
+        self, queries: Sequence[Query], prompts: Sequence[Document], decoding: Decoding
+    ) -> list[Reply]:
+        """The same with half as many rows, from now on, for as long as the GPU's memory does not do."""
+        while True:
+            try:
+                return self.answered(queries, prompts, decoding)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    todo = "use a GPU with more memory, a smaller model, or ask for fewer tokens"
+                    raise SharecapError("not enough memory for one reply at a time", todo=todo) from None
+            self.batch_size //= 2
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def answered(
