@@ -83,6 +83,11 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_never_of_what_is_held_out(p
     assert {p.image.id for p in split(asked(place, seed=1)).held_out} != held_out
 
 
+def test_the_few_that_are_looked_at_are_of_all_sources(place: Path) -> None:
+    first = split(asked(place)).held_out[:12]  # in the catalog one source comes after the other
+    assert {pair.image.source for pair in first} == set(SOURCES)
+
+
 def test_it_learns_what_it_will_be_asked(place: Path) -> None:
     pair = split(asked(place)).learned[0]
     prompt = load_pack("unified").render(pair.image).text

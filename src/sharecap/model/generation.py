@@ -2,7 +2,7 @@
 
 Its own loop, since transformers' `generate` works on rows that have ended until the longest one ends too.
 A reply must never depend on its neighbours in the batch or their order: to the last bit where the generator
-reads each prompt alone, but for rounding where it doesn't.
+answers each as if it were alone, but for rounding where it doesn't.
 
 Shape letters: B rows, N rows of a cohort, P prompt tokens, C width, V vocabulary.
 """

@@ -4,28 +4,19 @@ A million images are resampled as 10,000 groups of them, drawn by digest: memory
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharecap.quality.lexical import Pair
+from sharecap.statistics import Estimate
 
 RESAMPLES = 1_000
 LEVEL = 0.95
 GROUPS = 10_000
 _BLOCK = 100
 """Resamples in one matrix product; a divisor of `RESAMPLES`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % percentile interval; none where fewer than two groups of images stand behind."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 class Sums:

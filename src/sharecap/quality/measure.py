@@ -19,12 +19,13 @@ from sharecap.images.dataset import disk_errors, held
 from sharecap.images.progress import Progress
 from sharecap.images.words import Words
 from sharecap.quality.chair import CHAIR, Chair
-from sharecap.quality.interval import Estimate, Sums
+from sharecap.quality.interval import Sums
 from sharecap.quality.lexical import Pair, Together, lexical, together, values
 from sharecap.quality.ocr import OCR, ocr_recall
 from sharecap.quality.scores import Scores
 from sharecap.quality.tagging import PARTS, Tagger, Textblob, Word, agreement, tagged
 from sharecap.records import Caption, Image
+from sharecap.statistics import Estimate
 
 SAMPLE = 1_000
 """Captions of a layer that are compared with one another, equally many of every layer."""

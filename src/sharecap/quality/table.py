@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sharecap.quality.interval import Estimate
 from sharecap.quality.measure import Column, Quality
+from sharecap.statistics import Estimate
 
 COUNTS = ("words", "characters", "sentences", "mtld")
 """Measures that are no shares."""

@@ -141,6 +141,7 @@ def split(asked: Asked) -> Split:
         what = f"{len(learned)} captions to learn from and {len(out)} held out: both must be some"
         todo = "give a layer with more captions, or another share to hold out"
         raise UsageError(what, where=f"{asked.dataset}, layer {asked.layer!r}", todo=todo)
+    out.sort(key=lambda pair: drawn(f"looked at/{pair.image.id}"))  # the first ones are of all sources
     costs = [pair.caption.cost_usd for pair in learned]
     known = [cost for cost in costs if cost is not None]
     return Split(learned, out, left, sum(known) if len(known) == len(costs) else None)

@@ -13,21 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sharecap.artifact import Artifact, partial_of, plain, write_atomically
 from sharecap.errors import SharecapError
 from sharecap.recipes.captioner import ALL, HELD_OUT, Asked, make_captioner
 from sharecap.recipes.recipe import Recipe
 from sharecap.recipes.run import Watch
-from sharecap.statistics import Estimate, interval_of
+from sharecap.statistics import Estimate, Floats, interval_of
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the teacher's captions."""
 
 TABLE, PICTURE = "curve.json", "curve.png"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
