@@ -123,9 +123,7 @@ def test_a_process_that_dies_is_one_clear_error() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return numbered(images)
 
-    with pytest.raises(
-        SharecapError, match=r"a process that reads rows and pictures died\. it may have lacked memory"
-    ):
+    with pytest.raises(SharecapError, match=r"a worker process died\. it may have lacked memory"):
         list(steps(documents(10), deadly, batch_rows=4, pack_tokens=12, seed=0, first=0, last=5, workers=2))
 
 

@@ -46,7 +46,7 @@ def test_errors_come_where_they_are_due_and_keep_what_they_say(workers: int) -> 
 
 
 def test_a_process_that_dies_is_one_clear_error() -> None:
-    with pytest.raises(SharecapError, match="a process that reads rows and pictures died"):
+    with pytest.raises(SharecapError, match="a worker process died"):
         list(in_order(os._exit, [1, 2, 3], 2))
 
 

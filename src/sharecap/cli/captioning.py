@@ -46,7 +46,7 @@ def caption(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Requests in flight (default: 16; local: two batches).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 64,
     batch: Annotated[
         str, typer.Option(help='Rules of the Batch API: "requests=50000,bytes=2e8,discount=0.5,poll_s=10".')
     ] = "",

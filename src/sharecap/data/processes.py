@@ -1,4 +1,4 @@
-"""Work in a few processes, results in order: cutting, looking and loading all go through here.
+"""Work in a few processes: cutting, looking, loading and writing captions all go through here.
 
 The work goes to each process once, its tasks are small. A process that dies is one clear error, and one whose
 parent was killed ends by itself. It must never let an error in a process pass for an end of the tasks.
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
@@ -25,6 +25,53 @@ AHEAD = 2
 
 def nothing() -> None:
     """Where a process has nothing to set up."""
+
+
+class Processes(Generic[Task, Result]):
+    """So many processes that do one kind of work; each calls `begin` once. Closed with a `with`.
+
+    `fresh` ones know nothing of what this process has imported: who computes with torch in them needs that,
+    since its threads don't survive a fork.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Task], Result],
+        workers: int,
+        begin: Callable[[], None] = nothing,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        context = multiprocessing.get_context("spawn" if fresh else None)
+        self.pool = ProcessPoolExecutor(workers, context, initializer=prepare, initargs=(work, begin))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def submit(self, task: Task) -> Future[Any]:
+        """Have it done; `result` waits for it."""
+        try:
+            return self.pool.submit(do, task)
+        except BrokenProcessPool:
+            raise dead() from None
+
+    def result(self, future: Future[Any]) -> Result:
+        """What came of a task; its `SharecapError`, or one that says that the process has died."""
+        try:
+            done = future.result()
+        except BrokenProcessPool:
+            raise dead() from None
+        if isinstance(done, Trouble):
+            raise done.error()
+        return done  # type: ignore[no-any-return]
+
+
+def dead() -> SharecapError:
+    todo = "it may have lacked memory (/dev/shm too): use fewer processes"
+    return SharecapError("a worker process died", todo=todo)
 
 
 def in_order(
@@ -42,19 +89,13 @@ def in_order(
         yield from map(work, tasks)
         return
     waiting: deque[Future[Any]] = deque()
-    pool = ProcessPoolExecutor(workers, initializer=prepare, initargs=(work, begin))
-    try:
+    with Processes(work, workers, begin) as processes:
         for task in tasks:
-            waiting.append(pool.submit(do, task))
+            waiting.append(processes.submit(task))
             if len(waiting) == AHEAD * workers:
-                yield opened(waiting.popleft().result())
+                yield processes.result(waiting.popleft())
         while waiting:
-            yield opened(waiting.popleft().result())
-    except BrokenProcessPool:
-        todo = "it may have lacked memory (/dev/shm too): use fewer processes"
-        raise SharecapError("a process that reads rows and pictures died", todo=todo) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+            yield processes.result(waiting.popleft())
 
 
 _work: Callable[[Any], Any]
@@ -98,10 +139,3 @@ class Trouble:
         if self.reason is not None:
             return ImageError(self.reason, self.what, self.where, self.todo)
         return SharecapError(self.what, where=self.where, todo=self.todo)
-
-
-def opened(result: Any) -> Any:
-    """The result; an error is raised."""
-    if isinstance(result, Trouble):
-        raise result.error()
-    return result

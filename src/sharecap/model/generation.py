@@ -89,9 +89,21 @@ class Generator:
         )
 
     @classmethod
-    def load(cls, directory: Path, batch_size: int = 64, *, alone: bool = True) -> Self:
-        """From a model directory; `SharecapError` if it isn't one."""
-        return cls(load(directory), batch_size, alone=alone)
+    def load(
+        cls, directory: Path, batch_size: int = 64, *, alone: bool = True, threads: int | None = None
+    ) -> Self:
+        """From a model directory, onto the GPU if there is one; `SharecapError` if it isn't a model's.
+
+        There it computes in half precision: as the weights are stored, else in bfloat16. `threads` is how
+        many cores this process takes from now on.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        llava = load(directory)
+        if torch.cuda.is_available():
+            model: Any = llava.model
+            model.to("cuda", torch.bfloat16 if model.dtype == torch.float32 else model.dtype)
+        return cls(llava, batch_size, alone=alone)
 
     def frame(self, *, pads: bool) -> None:
         """From now on pad pictures to a square, or cut out their middle one; `UsageError` if it can't."""
@@ -261,6 +273,11 @@ class Generator:
         assert isinstance(text, str)
         reason = "stop" if self.ended(ids) else "length"
         return Reply(text.strip(), reason, Usage(len(prompt), len(ids)))
+
+
+def cores() -> int:
+    """How many cores replies are written on in this process; 1 where a GPU writes them."""
+    return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
 class Choice:

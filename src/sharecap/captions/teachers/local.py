@@ -1,7 +1,7 @@
 """A captioner that is a model directory on this machine: the trained captioner (paper, section 3.2).
 
-Requests that wait at the same time are answered in one call, by one worker thread that owns the model: more
-of them than the model writes at a time, so that a caption that ends makes room for another.
+Requests that wait at the same time are answered in one call, by one worker thread that owns the writers: more
+of them than are written at a time, so that a caption that ends makes room for another.
 torch is imported when the first request comes, never before.
 """
 
@@ -22,7 +22,10 @@ from sharecap.images.place import place_of, verified
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sharecap.model.generation import Generator
+    from sharecap.captions.teachers.writers import Writers
+
+PIXELS = 1 << 29
+"""Decoded pictures that wait for their captions: at three bytes each this is 1.5 GiB."""
 
 Waiting = tuple[Request, "asyncio.Future[Answer]"]
 
@@ -32,7 +35,7 @@ class LocalCaptioner:
 
     preparation = "1:pixels, upright RGB"
 
-    def __init__(self, directory: Path, *, batch_size: int = 16) -> None:
+    def __init__(self, directory: Path, *, batch_size: int = 64) -> None:
         if not (directory / "config.json").is_file():
             todo = "give the directory of a model that sharecap trained or saved"
             raise UsageError("not a model directory", where=directory, todo=todo)
@@ -41,7 +44,7 @@ class LocalCaptioner:
         self._batch_size = batch_size
         self.concurrency = 4 * batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
-        self._generator: Generator | None = None
+        self._writers: Writers | None = None
         self._waiting: list[Waiting] = []
         self._batcher: asyncio.Task[None] | None = None
 
@@ -58,7 +61,10 @@ class LocalCaptioner:
         """Let go of the model."""
         if self._batcher:
             self._batcher.cancel()
-        self._batcher = self._generator = None
+        self._batcher = None
+        if self._writers is not None:
+            self._writers.close()
+            self._writers = None
 
     async def _work(self) -> None:
         """Answer batches until nobody waits."""
@@ -87,12 +93,29 @@ class LocalCaptioner:
                     future.set_exception(outcome)
 
     def _answers(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer | SharecapError]:
-        """In the worker thread: decode, generate, and put broken pictures' errors in their places."""
-        from sharecap.model.generation import Decoding, Generator, Query
+        """In the worker thread: as many pictures at a time as memory should hold."""
+        outcomes: list[Answer | SharecapError] = []
+        pictures: list[Image | ImageError] = []
+        held = 0
+        for request in requests:
+            picture = _picture(request)
+            pictures.append(picture)
+            held += 0 if isinstance(picture, ImageError) else picture.width * picture.height
+            if held >= PIXELS or len(outcomes) + len(pictures) == len(requests):
+                asked = requests[len(outcomes) : len(outcomes) + len(pictures)]
+                outcomes += self._written(asked, pictures, sampling)
+                pictures, held = [], 0
+        return outcomes
 
-        if self._generator is None:
-            self._generator = Generator.load(self.directory, batch_size=self._batch_size)
-        pictures = [_picture(request) for request in requests]
+    def _written(
+        self, requests: Sequence[Request], pictures: "Sequence[Image | ImageError]", sampling: Sampling
+    ) -> list[Answer | SharecapError]:
+        """Answers about pictures, and broken pictures' errors in their places."""
+        from sharecap.captions.teachers.writers import Writers
+        from sharecap.model.generation import Decoding, Query
+
+        if self._writers is None:
+            self._writers = Writers(self.directory, self._batch_size)
         queries = [
             Query((picture,), request.prompt)
             for picture, request in zip(pictures, requests, strict=True)
@@ -104,7 +127,7 @@ class LocalCaptioner:
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             seed=sampling.seed or 0,
         )
-        replies = iter(self._generator.generate(queries, decoding))
+        replies = iter(self._writers.generate(queries, decoding))
         outcomes: list[Answer | SharecapError] = []
         for picture in pictures:
             if isinstance(picture, ImageError):

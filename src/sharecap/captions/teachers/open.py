@@ -26,7 +26,7 @@ def open_teacher(
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 300.0,
     concurrency: int = 16,
-    batch_size: int = 16,
+    batch_size: int = 64,
 ) -> Captioner:
     """The captioner that `spec` names; `UsageError` if it names none.
 
