@@ -73,13 +73,21 @@ def _jpeg(data: bytes) -> str:
         elif marker in (0xC0, 0xC1, 0xC2):
             frame, progressive = segment, marker == 0xC2
         elif marker == 0xDA:
-            found = _NEXT_MARKER.search(data, at)
-            got = 8 * ((found.start() if found else len(data)) - at)
             wanted = _fewest_bits(frame, segment, shortest, progressive)
+            got = 8 * _scan_bytes(data, at, ceil(wanted / 8))
             return f"{got:,} bits for blocks that take {wanted:,} at least" if got < wanted else ""
         elif 0xC3 <= marker <= 0xCF and marker != 0xCC:  # lossless or arithmetic: other rules
             return ""
     return ""
+
+
+def _scan_bytes(data: bytes, at: int, enough: int) -> int:
+    """Bytes of the scan that begins at `at`; looks no further than `enough`, a fraction of most scans."""
+    end = at + enough + 1  # a marker's second byte may be the first one behind
+    while data[end - 1 : end] == b"\xff":  # or follow fillers
+        end += 1
+    found = _NEXT_MARKER.search(data, at, end)
+    return (found.start() if found else min(len(data), at + enough)) - at
 
 
 def _tables(segment: bytes) -> dict[int, int]:
