@@ -10,7 +10,7 @@ import hashlib
 import random
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +129,7 @@ class Courier:
     _second: Standing = field(default_factory=Standing)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _leaving: "deque[asyncio.Future[None]]" = field(default_factory=deque)  # ready, but no place was free
 
     def __post_init__(self) -> None:
         self.budget.changed = self._changed.set
@@ -156,6 +157,7 @@ class Courier:
         self.stopping = self.stopping or why
         self._stop.set()
         self._changed.set()
+        self._call(len(self._leaving))
 
     async def carry(self, job: Job, steps: Sequence[str] | None = None) -> None:
         """See one job through; `steps` are the remedies so far where the caller knows them."""
@@ -353,7 +355,9 @@ class Courier:
     async def _may_send(self, worst: float | None, prompt: str, source: str) -> bool:
         """Wait until the request may be got ready and there is money; False when the run or source stops."""
         while not self.stopping and source not in self.full:
-            if not await self._passes(self.pace.wait_s(prompt, ready=self._ready)):
+            wait_s = self.pace.wait_s(prompt, ready=self._ready)
+            if wait_s != 0:
+                await (self._change() if wait_s is None else self.pause(wait_s))
                 continue
             self._passed += 1
             if self._passed % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
@@ -375,23 +379,32 @@ class Courier:
     async def go_out(self, prompt: str) -> Ticket:
         """Wait for the server's leave; `NotSentError` when the run stops before it is given."""
         while not self.stopping:
-            if await self._passes(self.pace.wait_s(prompt)):
+            wait_s = self.pace.wait_s(prompt)
+            if wait_s == 0:
                 self._ready -= 1
                 self.requests += 1
                 return self.pace.leave(prompt)
+            if wait_s is not None:
+                await self.pause(wait_s)
+            else:
+                called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._leaving.append(called)
+                await called
         raise NotSentError("the run stopped before the request left")
 
     def is_back(self) -> None:
         """A request is over, however it ended."""
         self.pace.back()
         self._changed.set()
+        self._call(self.pace.window - self.pace.out)
 
-    async def _passes(self, wait_s: float | None) -> bool:
-        """True if there is nothing to wait for; else wait, and the pace has to be asked again."""
-        if wait_s == 0:
-            return True
-        await (self._change() if wait_s is None else self.pause(wait_s))
-        return False
+    def _call(self, places: int) -> None:
+        """Call so many of those that are ready to leave: to wake all for one place would take its time."""
+        while places > 0 and self._leaving:
+            called = self._leaving.popleft()
+            if not called.done():  # nor cancelled
+                called.set_result(None)
+                places -= 1
 
     async def _change(self) -> None:
         self._changed.clear()
