@@ -10,7 +10,7 @@ import hashlib
 import random
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from sharecap.captions.captioner import (
     TeacherError,
     UnavailableError,
 )
+from sharecap.captions.door import Door
 from sharecap.captions.gates import Gates
 from sharecap.captions.ledger import How, Ledger
 from sharecap.captions.pace import Pace, Ticket
@@ -129,7 +130,7 @@ class Courier:
     _second: Standing = field(default_factory=Standing)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _leaving: "deque[asyncio.Future[None]]" = field(default_factory=deque)  # ready, but no place was free
+    _door: Door = field(default_factory=Door)
 
     def __post_init__(self) -> None:
         self.budget.changed = self._changed.set
@@ -157,7 +158,7 @@ class Courier:
         self.stopping = self.stopping or why
         self._stop.set()
         self._changed.set()
-        self._call(len(self._leaving))
+        self._door.call_all()
 
     async def carry(self, job: Job, steps: Sequence[str] | None = None) -> None:
         """See one job through; `steps` are the remedies so far where the caller knows them."""
@@ -384,27 +385,14 @@ class Courier:
                 self._ready -= 1
                 self.requests += 1
                 return self.pace.leave(prompt)
-            if wait_s is not None:
-                await self.pause(wait_s)
-            else:
-                called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._leaving.append(called)
-                await called
+            await (self._door.wait() if wait_s is None else self.pause(wait_s))
         raise NotSentError("the run stopped before the request left")
 
     def is_back(self) -> None:
         """A request is over, however it ended."""
         self.pace.back()
         self._changed.set()
-        self._call(self.pace.window - self.pace.out)
-
-    def _call(self, places: int) -> None:
-        """Call so many of those that are ready to leave: to wake all for one place would take its time."""
-        while places > 0 and self._leaving:
-            called = self._leaving.popleft()
-            if not called.done():  # nor cancelled
-                called.set_result(None)
-                places -= 1
+        self._door.call(self.pace.window - self.pace.out)
 
     async def _change(self) -> None:
         self._changed.clear()
