@@ -29,7 +29,6 @@ from sharecap.captions.captioner import (
     TeacherError,
     UnavailableError,
 )
-from sharecap.captions.door import Door
 from sharecap.captions.gates import Gates
 from sharecap.captions.ledger import How, Ledger
 from sharecap.captions.pace import Pace, Ticket
@@ -130,7 +129,6 @@ class Courier:
     _second: Standing = field(default_factory=Standing)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _door: Door = field(default_factory=Door)
 
     def __post_init__(self) -> None:
         self.budget.changed = self._changed.set
@@ -158,7 +156,6 @@ class Courier:
         self.stopping = self.stopping or why
         self._stop.set()
         self._changed.set()
-        self._door.call_all()
 
     async def carry(self, job: Job, steps: Sequence[str] | None = None) -> None:
         """See one job through; `steps` are the remedies so far where the caller knows them."""
@@ -356,9 +353,7 @@ class Courier:
     async def _may_send(self, worst: float | None, prompt: str, source: str) -> bool:
         """Wait until the request may be got ready and there is money; False when the run or source stops."""
         while not self.stopping and source not in self.full:
-            wait_s = self.pace.wait_s(prompt, ready=self._ready)
-            if wait_s != 0:
-                await (self._change() if wait_s is None else self.pause(wait_s))
+            if not await self._passes(self.pace.wait_s(prompt, ready=self._ready)):
                 continue
             self._passed += 1
             if self._passed % LOOK_EVERY == 0 and free_bytes(self.disk) < self.margin_bytes:
@@ -380,19 +375,23 @@ class Courier:
     async def go_out(self, prompt: str) -> Ticket:
         """Wait for the server's leave; `NotSentError` when the run stops before it is given."""
         while not self.stopping:
-            wait_s = self.pace.wait_s(prompt)
-            if wait_s == 0:
+            if await self._passes(self.pace.wait_s(prompt)):
                 self._ready -= 1
                 self.requests += 1
                 return self.pace.leave(prompt)
-            await (self._door.wait() if wait_s is None else self.pause(wait_s))
         raise NotSentError("the run stopped before the request left")
 
     def is_back(self) -> None:
         """A request is over, however it ended."""
         self.pace.back()
         self._changed.set()
-        self._door.call(self.pace.window - self.pace.out)
+
+    async def _passes(self, wait_s: float | None) -> bool:
+        """True if there is nothing to wait for; else wait, and the pace has to be asked again."""
+        if wait_s == 0:
+            return True
+        await (self._change() if wait_s is None else self.pause(wait_s))
+        return False
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -4,7 +4,6 @@ One call is one HTTP request: repeating, waiting and paying are the run's busine
 The API key goes into one header and nowhere else; redirects are not followed, since they would carry it away.
 """
 
-import asyncio
 import functools
 import io
 import json
@@ -123,12 +122,10 @@ class Endpoint:
             url = await self._preparer.data_url(request.image)
             payload = self.payload(request.prompt, url, request.sampling)
         async with place:
-            text, limits = await self._exchange(payload)
-        await asyncio.sleep(0)  # who takes the place sends first; what came can be looked at while it waits
-        return self._parsed(text, limits)
+            return await self.exchange(payload)
 
-    async def _exchange(self, payload: bytes) -> tuple[bytes, Limits]:
-        """Send the JSON of one request; what came with status 200, or `TeacherError`."""
+    async def exchange(self, payload: bytes) -> Answer:
+        """Send the JSON of one request; its answer, or `TeacherError`."""
         data = payload if len(payload) <= SHORT_BODY_BYTES else io.BytesIO(payload)
         try:
             async with self._open().post(
@@ -149,7 +146,7 @@ class Endpoint:
         except (aiohttp.ClientError, ConnectionError) as error:
             what = f"connection lost ({self._clean(str(error)) or type(error).__name__})"
             raise UnavailableError("dropped", what, where=self.url, maybe_billed=True) from None
-        return text, limits
+        return self._parsed(text, limits)
 
     async def stream(self, request: Request) -> AsyncIterator[str]:
         """The answer's words as they come, for who reads along; a server that can't stream says them at once.
