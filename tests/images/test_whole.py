@@ -56,3 +56,18 @@ def test_a_large_picture_of_one_colour_takes_as_little_as_can_be_and_is_whole(
     options: dict[str, bool],
 ) -> None:
     assert refused(saved(Image.new("RGB", (4_000, 3_000), "grey"), "JPEG", **options)) == ""
+
+
+@given(st.binary(max_size=40), st.integers(0, 3))
+def test_a_scan_that_ends_before_its_blocks_could_is_refused_whatever_fills_it(
+    scan: bytes, fillers: int
+) -> None:
+    whole = saved(Image.new("RGB", (256, 256), "grey"), "JPEG")
+    start = whole.index(b"\xff\xda")
+    start += 2 + int.from_bytes(whole[start + 2 : start + 4])
+    few = scan.replace(b"\xff", b"\xff\x00").replace(b"\xff\x00\x00", b"\xff\xd0\x00")
+    image = Image.open(io.BytesIO(whole))
+    image.load()
+    said = lacking(whole[:start] + few + fillers * b"\xff" + b"\xff\xd9" + bytes(9_000), image)
+    assert said.startswith(f"{8 * len(few):,} bits for blocks")
+    assert lacking(whole[:start] + few, image) == said  # and so is one without an end

@@ -23,6 +23,9 @@ from sharecap.records import Image, Usage
 PIECE = 500
 """Images whose keys are looked up in the ledger at a time."""
 
+FEW = 50
+"""Images whose requests are made at a time to be sent: the first one should leave soon."""
+
 AGAIN = frozenset(
     {
         "blind",
@@ -90,19 +93,23 @@ class Plan:
         """Every request of the layer, in the catalog's order, in lists of at most `PIECE`."""
         return self.jobs_of(iter(self.catalog))
 
-    def jobs_of(self, images: Iterator[Image]) -> Iterator[list[Job]]:
-        """The requests for some images, in lists of at most `PIECE`."""
-        while piece := list(islice(images, PIECE)):
-            yield list(map(self.job, piece, self.prompts(piece)))
+    def jobs_of(
+        self, images: Iterator[Image], keys: Iterator[bytes] | None = None, most: int = PIECE
+    ) -> Iterator[list[Job]]:
+        """The requests for some images, at `most` so many in a list; `keys` are theirs, if known."""
+        while piece := list(islice(images, most)):
+            prompts = self.prompts(piece)
+            named = map(self.key, piece, prompts) if keys is None else islice(keys, len(piece))
+            yield list(map(self.job, piece, prompts, named))
 
     def prompts(self, images: Sequence[Image]) -> list[Prompt]:
         """What is asked about each of some images."""
         words = self.words.of(images) if self.words else {}
         return [self.pack.render(image, words.get(image.id, "")) for image in images]
 
-    def job(self, image: Image, prompt: Prompt) -> Job:
+    def job(self, image: Image, prompt: Prompt, key: bytes) -> Job:
         """The request for one image."""
-        return Job(image, prompt, self.key(image, prompt), self.sampling.max_tokens, self.image_tokens)
+        return Job(image, prompt, key, self.sampling.max_tokens, self.image_tokens)
 
     def key(self, image: Image, prompt: Prompt) -> bytes:
         """What names the request."""
@@ -123,7 +130,7 @@ class Plan:
 
     def open_jobs(self, found: "Survey") -> Iterator[Job]:
         """The requests that `found` saw still to be sent, in the catalog's order."""
-        return chain.from_iterable(self.jobs_of(self.catalog.chosen(found.open_at)))
+        return chain.from_iterable(self.jobs_of(self.catalog.chosen(found.open_at), most=FEW))
 
     def is_open(self, entry: Entry | None) -> bool:
         """The request is still to be sent."""
@@ -285,7 +292,7 @@ def survey(
         total.open_at.extend(bytes(len(keys)))
         others = [at for at, request in enumerate(requests) if request is None]
         unsettled = set[bytes]()
-        for at, job, entry in _looked_at(plan, stretch, others, find):
+        for at, job, entry in _looked_at(plan, stretch, others, keys, find):
             total.open_at[stretch.at + at] = total.count(plan, job, entry)
             if entry is None or entry.state not in ("done", "failed"):
                 unsettled.add(job.key)
@@ -297,13 +304,13 @@ def survey(
 
 
 def _looked_at(
-    plan: Plan, stretch: Stretch, places: Sequence[int], find: Find
+    plan: Plan, stretch: Stretch, places: Sequence[int], keys: Sequence[bytes], find: Find
 ) -> Iterator[tuple[int, Job, Entry | None]]:
     """The requests at some places of the stretch, with what the ledger says of each."""
     if not places:
         return
     at = iter(places)
-    for jobs in plan.jobs_of(stretch.images(places)):
+    for jobs in plan.jobs_of(stretch.images(places), (keys[place] for place in places)):
         entries = find([job.key for job in jobs])
         yield from ((next(at), job, entries.get(job.key)) for job in jobs)
 

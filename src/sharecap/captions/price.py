@@ -51,7 +51,7 @@ class Price:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)  # few runs need the table
 
     name: str
     prompt_usd: float = Field(ge=0)

@@ -67,6 +67,7 @@ app.add_typer(evaluation.benchmarks, name="benchmarks")
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait cost 5 to 10 times on shared cores
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # Arrow's own keeps what it freed: 35 MiB of a captioning run
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # to find none, it reads the metadata of all that is installed
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # stderr is for our own progress; what a bar is worth is checked
 }
 """What libraries read when they are imported, here and in worker processes; the user's own word wins."""

@@ -1,5 +1,6 @@
 """Commands that ask a teacher: caption, fuse."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,7 @@ def caption(
     as_json: AsJson = False,
 ) -> None:
     """Caption every image of a dataset. Interrupt it at any time: the same command goes on from there."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more would spin for 0.1 s and never get work here
     from sharecap.artifact import plain
     from sharecap.captions.batches import BatchRules
     from sharecap.captions.captioner import Sampling

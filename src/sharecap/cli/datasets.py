@@ -1,5 +1,6 @@
 """Commands over a data set's images: add, check, drop."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Take images into a dataset. Nothing is copied; files that are no images are counted and named."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more would spin for 0.1 s and never get work here
     from sharecap.artifact import plain
     from sharecap.captions.given import given_lines, keep_given, lists_of
     from sharecap.images.add import add as add_images

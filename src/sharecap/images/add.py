@@ -247,7 +247,8 @@ def _publish(dataset: Path, old: Catalog | None, fresh: Path, harvest: _Harvest)
     if old and not harvest.new and all(image == _at_home(image, harvest.moved) for image in old):
         return old
     with pq.ParquetFile(fresh) as table:
-        added = (Image(**row) for batch in table.iter_batches(ROWS) for row in batch.to_pylist())
+        batches = table.iter_batches(ROWS)
+        added = (image for batch in batches for image in map(Image, *(c.to_pylist() for c in batch.columns)))
         kept = (_at_home(image, harvest.moved) for image in old or ())
         return publish(written(dataset, chain(kept, added)))
 

@@ -7,6 +7,7 @@ are looked at by the next. Results come in the candidates' order. It must never 
 import atexit
 import json
 import math
+import operator
 import os
 import selectors
 import signal
@@ -34,10 +35,10 @@ START_S = 120.0
 MANY = 200
 """From so many candidates on all cores look at them; below, one worker is enough."""
 
-AHEAD = 8
+AHEAD = 16
 """Candidates that a worker has, the one that it is at included: it need not wait for the next."""
 
-NAP_S = 0.004
+NAP_S = 0.008
 """Waking up for each answer would cost the workers their cores; while they have enough to do, we sleep."""
 
 OPEN = 256
@@ -155,6 +156,9 @@ class Crew:
                     else:
                         order.append(_Slot(candidate))
                         self._send(worker, order[-1])
+                for worker in self._workers:  # one write for all that it was sent
+                    if worker.outbox:
+                        self._write(worker)
                 while order and (result := order[0].result) is not None:
                     order.popleft()
                     yield result
@@ -195,14 +199,14 @@ class Crew:
     def _send(self, worker: _Worker, slot: _Slot) -> None:
         candidate = slot.candidate
         assert candidate
-        task = {name: getattr(candidate, name) for name in _FIELDS}
-        task["data"] = None if candidate.data is None else len(candidate.data)
+        task = list(_VALUES(candidate))
+        if candidate.data is not None:
+            task[_DATA] = len(candidate.data)
         worker.outbox += json.dumps(task).encode() + b"\n" + (candidate.data or b"")
         if not worker.slots and worker.ready:
             worker.since = time.monotonic()
         worker.slots.append(slot)
         self._sent += 1
-        self._write(worker)
 
     def _write(self, worker: _Worker) -> None:
         """As much as the pipe takes."""
@@ -294,5 +298,6 @@ class Crew:
         self._watch.close()
 
 
-_FIELDS = tuple(field.name for field in fields(Candidate) if field.name != "data")
+_FIELDS = tuple(field.name for field in fields(Candidate))
+_VALUES, _DATA = operator.attrgetter(*_FIELDS), _FIELDS.index("data")
 _KINDS: dict[str, Callable[..., Result]] = {"Image": Image, "Known": Known, "Failure": Failure}

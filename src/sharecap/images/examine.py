@@ -4,6 +4,7 @@ It decodes every byte, so that nothing damaged enters a catalog, and holds one i
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def examine(candidate: Candidate, knows: Knows, max_pixels: int = MAX_PIXELS) ->
         format=form,
         bytes=len(data),
         phash=phash,
-        alt_text=sidecar_text(Path(candidate.path)) if alone else candidate.alt_text,
+        alt_text=sidecar_text(candidate.path) if alone else candidate.alt_text,
         licence=candidate.licence,
         member=candidate.member,
         offset=candidate.offset,
@@ -105,10 +106,10 @@ def perceptual_hash(picture: Picture) -> str:
     return np.packbits(low > (ordered[31] + ordered[32]) / 2).tobytes().hex()
 
 
-def sidecar_text(path: Path) -> str:
+def sidecar_text(path: str) -> str:
     """The text of the sidecar `x.txt` beside `x.png`; "" where there is none that can be read."""
     try:
-        with open(path.with_suffix(".txt"), encoding="utf-8", errors="replace") as f:
+        with open(os.path.splitext(path)[0] + ".txt", encoding="utf-8", errors="replace") as f:
             return f.read(MAX_ALT_TEXT).replace("\0", "").strip()
     except (OSError, ValueError):
         return ""

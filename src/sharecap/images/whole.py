@@ -5,7 +5,6 @@ one that holds less is told, one that was cut in the middle and closed again is 
 whole file.
 """
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """Interlaced PNG: first column, first row, step in columns and in rows of each pass."""
 
 _PIECE = 65_536
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # no stuffed 255 and no restart
+_IN_SCAN = frozenset((0x00, *range(0xD0, 0xD8)))
+"""What stands behind a 255 that ends no scan: it is stuffed, or a restart."""
 
 
 def lacking(data: bytes, image: Image.Image) -> str:
@@ -73,13 +73,26 @@ def _jpeg(data: bytes) -> str:
         elif marker in (0xC0, 0xC1, 0xC2):
             frame, progressive = segment, marker == 0xC2
         elif marker == 0xDA:
-            found = _NEXT_MARKER.search(data, at)
-            got = 8 * ((found.start() if found else len(data)) - at)
             wanted = _fewest_bits(frame, segment, shortest, progressive)
+            got = 8 * _scan_bytes(data, at, ceil(wanted / 8))
             return f"{got:,} bits for blocks that take {wanted:,} at least" if got < wanted else ""
         elif 0xC3 <= marker <= 0xCF and marker != 0xCC:  # lossless or arithmetic: other rules
             return ""
     return ""
+
+
+def _scan_bytes(data: bytes, at: int, enough: int) -> int:
+    """Bytes of the scan that begins at `at`; looks no further than `enough`, a fraction of most scans."""
+    end = min(len(data), at + enough)
+    marker = data.find(b"\xff", at, end)
+    while marker >= 0:
+        behind = marker + 1
+        while data[behind : behind + 1] == b"\xff":  # fillers
+            behind += 1
+        if behind < len(data) and data[behind] not in _IN_SCAN:
+            return marker - at
+        marker = data.find(b"\xff", behind, end)
+    return end - at
 
 
 def _tables(segment: bytes) -> dict[int, int]:

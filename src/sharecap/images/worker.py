@@ -1,11 +1,12 @@
 """The process that looks at images, so that a decoder which hangs or dies takes nothing else with it.
 
-Reads candidates from its standard input, one JSON line each with the image's bytes behind it where they were
-read already; answers each with one JSON line, in order. It ends when its input does.
+Reads candidates from its standard input, each a JSON line of its fields, with the image's bytes behind it
+where they were read already; answers each with one JSON line, in order. It ends when its input does.
 """
 
 import json
 import mmap
+import operator
 import os
 import signal
 import sys
@@ -17,7 +18,8 @@ from sharecap.images.examine import Knows, examine
 from sharecap.records import Image
 
 DIGEST_BYTES = 32
-FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (Image, Known, Failure)}
+VALUES = {kind: operator.attrgetter(*(f.name for f in fields(kind))) for kind in (Image, Known, Failure)}
+DATA = [field.name for field in fields(Candidate)].index("data")
 
 
 def main() -> None:
@@ -28,17 +30,16 @@ def main() -> None:
     max_pixels = alarm_s = 0
     while line := tasks.readline():
         task = json.loads(line)
-        if begin := task.get("begin"):
+        if isinstance(task, dict):
+            begin = task["begin"]
             knows, max_pixels, alarm_s = known_in(begin["known"]), begin["max_pixels"], begin["alarm_s"]
             continue
         signal.alarm(alarm_s)
-        size = task.pop("data")
-        problem = task.pop("problem")
-        data = tasks.read(size) if size is not None else None
-        found = examine(Candidate(**task, problem=problem, data=data), knows, max_pixels)
+        if task[DATA] is not None:
+            task[DATA] = tasks.read(task[DATA])
+        found = examine(Candidate(*task), knows, max_pixels)
         signal.alarm(0)
-        names = FIELDS[type(found)]
-        _say(answers, {type(found).__name__: [getattr(found, name) for name in names]})
+        _say(answers, {type(found).__name__: VALUES[type(found)](found)})
 
 
 def _answers() -> BinaryIO:
