@@ -209,7 +209,7 @@ def guess_benchmarks(
 
 @benchmarks.command("get")
 def get_benchmark(
-    name: Annotated[str, typer.Argument(help="mme, mmbench or mmstar.")],
+    name: Annotated[str, typer.Argument(help="Its name, e.g. mme, mmbench-cn, pope or vqav2.")],
     directory: Annotated[
         Path, typer.Argument(help="Where benchmarks lie; it gets a folder of its own there.")
     ],
