@@ -121,6 +121,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         | {"image_id": "001.jpg"}
         for i in range(2)
     ],
+    "detailed-captions": [
+        {"image": "sa_1.jpg", "source": "SAM"}
+        | {f"GT_Caption_{model}": f"A {model} dog." for model in ("GPT4O", "GPT4V", "Gemini15Pro")}
+    ],
     "qbench": [
         {"id": "00001", "question": "Is it sharp?", "option0": "Yes", "option1": "No", "option2": "N/A"}
         | {"option3": "N/A", "question_type": 0, "question_concern": 1, "correct_choice": "B"}
@@ -144,6 +148,7 @@ REFERENCES = {
     "vqav2": TEN,
     "gqa": "yes",
     "mm-vet": "1<AND>2",
+    "detailed-captions": ["A GPT4O dog.", "A GPT4V dog.", "A Gemini15Pro dog."],
     "llava-bench": {"context": "A street.", "answer": "It is."},
 }
 
@@ -153,6 +158,8 @@ def on_disk(name: str, place: Path, rows: Iterable[Mapping[str, Any]], content: 
     image = {"bytes": content, "path": "0.png"}
     many = name == "seed-bench"
     pictured = [{**row, "image": [image] if many else image} for row in rows]
+    if name == "detailed-captions":  # the picture's name is under `image`
+        pictured = [{**row, "binary": content} for row in rows]
     pieces = {"": pictured}
     if SETS[name].pictures:
         pieces = {
@@ -162,7 +169,7 @@ def on_disk(name: str, place: Path, rows: Iterable[Mapping[str, Any]], content: 
     place.mkdir(parents=True)
     for config, some in pieces.items():
         found = datasets.Dataset.from_list(some)
-        if "image" in found.column_names:
+        if "image" in found.column_names and name != "detailed-captions":
             feature = datasets.List(datasets.Image()) if many else datasets.Image()
             found = found.cast_column("image", feature)
         found.to_parquet(place / f"{config or 'rows'}.parquet")

@@ -25,7 +25,8 @@ def evaluate_model(
         typer.Option(help="Where the run goes (default: evals/NAME-PROTOCOL-DIGEST); several: their parent."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this benchmark, or seed-bench-ranking (may be repeated).")
+        list[str] | None,
+        typer.Option(help="Only this one; also seed-bench-ranking, capture (may be repeated)."),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="consistent: pictures padded; sharegpt4v: cut where the paper's scripts do.")

@@ -68,7 +68,7 @@ def _pictures(wanted: HubSet, load: Load) -> Mapping[str, Any]:
 def _asking(rows: Iterable[Row], pictures: Mapping[str, Any]) -> Iterable[Row]:
     """The rows, with their pictures; a null would be asked as the word "None"."""
     for row in rows:
-        if not isinstance(row["question"], str):
+        if row.get("question", "") is None:
             raise ValueError("a row without a question")
         yield {**row, "image": pictures[row["imageId"]]} if pictures else row
 

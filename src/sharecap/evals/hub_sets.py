@@ -231,6 +231,16 @@ def _llava_bench(rows: Iterable[Row], folder: Path) -> None:
     _lines(folder / "answers_gpt4.jsonl", answers)
 
 
+def _detailed_captions(rows: Iterable[Row], folder: Path) -> None:
+    """Three models' descriptions as references; JSON lines of our own, since the set is given out as rows."""
+    pictures, listed = _Pictures(folder / "images"), []
+    for row in rows:
+        name = pictures.add(Path(str(row["image"])).name, {"bytes": row["binary"]})
+        told = [row[f"GT_Caption_{model}"] for model in ("GPT4O", "GPT4V", "Gemini15Pro")]
+        listed.append({"id": row["image"], "image": name, "references": told})
+    _lines(folder / "detailcaps.jsonl", listed)
+
+
 def _qbench(rows: Iterable[Row], folder: Path) -> None:
     """The official list of the split with answers."""
     pictures, listed = _Pictures(folder / "images"), []
@@ -282,6 +292,9 @@ SETS: Mapping[str, HubSet] = {
     ),
     "pope": HubSet("lmms-lab/POPE", None, "test", _pope),
     "mmstar": HubSet("Lin-Chen/MMStar", None, "val", _mmstar),
+    "detailed-captions": HubSet(
+        "foundation-multimodal-models/DetailCaps-4870", None, "test", _detailed_captions
+    ),
     "llava-bench": HubSet("lmms-lab/llava-bench-in-the-wild", None, "train", _llava_bench),
     "mm-vet": HubSet("lmms-lab/MMVet", None, "test", _mm_vet),
 }

@@ -23,6 +23,7 @@ SOURCES: Mapping[str, str] = {
     "gqa": "cs.stanford.edu/people/dorarad/gqa",
     "pope": "github.com/RUCAIBox/POPE, pictures from cocodataset.org",
     "mmstar": "huggingface.co/datasets/Lin-Chen/MMStar",
+    "detailed-captions": "huggingface.co/datasets/foundation-multimodal-models/DetailCaps-4870",
     "llava-bench": "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",
     "mm-vet": "github.com/yuweihao/MM-Vet",
 }
@@ -41,6 +42,7 @@ VERSIONS: Mapping[str, Mapping[int, str]] = {
     "gqa": {12578: "testdev-balanced"},
     "pope": {8910: "random in its old form of 2,910", 9000: "random in its new form of 3,000"},
     "mmstar": {1500: "whole"},
+    "detailed-captions": {4870: "DetailCaps-4870"},
     "llava-bench": {60: "whole"},
     "mm-vet": {218: "whole"},
 }
