@@ -170,12 +170,10 @@ class Scorer:
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package's place taken by `Scorer`: its models and GPU are not here, its numbers aren't checked."""
-    torch = pytest.importorskip("torch")
     module = ModuleType("capture_metric.capture")
     module.CAPTURE = Scorer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "capture_metric", ModuleType("capture_metric"))
     monkeypatch.setitem(sys.modules, "capture_metric.capture", module)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("sharecap.evals.benchmarks.capture.importlib.metadata.version", lambda _: "0.1.13")
     capture._opened.cache_clear()
     capture._graph.cache_clear()

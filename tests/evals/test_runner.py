@@ -181,6 +181,17 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(root: Path, tmp_
         evaluate(knowing(tasks), Exam(tasks, resamples=50), out)
 
 
+@pytest.mark.parametrize("score", ["high", float("nan"), None])
+def test_a_score_that_is_no_number_is_a_damaged_line(root: Path, tmp_path: Path, score: object) -> None:
+    tasks = tasks_of(root)
+    evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
+    items = tmp_path / "run" / ITEMS
+    first, *others = items.read_text().splitlines()
+    items.write_text("\n".join([json.dumps({**json.loads(first), "score": score}), *others, ""]))
+    with pytest.raises(SharecapError, match=r"line 1 is damaged.*items\.jsonl"):
+        read_run(tmp_path / "run")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

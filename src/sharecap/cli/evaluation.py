@@ -148,12 +148,12 @@ def score(
     records = grade(task, answers, predictions[0])
     results = summary(Run(str(predictions[0]), {task.name: records}))
     found = one_benchmark(results, task.notes)
+    if to and not found["withheld"]:
+        with disk_errors(to):  # before anything is printed: whoever reads that may leave after a line
+            keep_predictions(str(predictions[0]), records, to)
     show(found, as_json, [*score_lines(results), *task.notes])
     if found["withheld"]:
         raise SharecapError(f"no score: {found['withheld']}", where=predictions[0])
-    if to:
-        with disk_errors(to):
-            keep_predictions(str(predictions[0]), records, to)
 
 
 def upload(

@@ -20,6 +20,9 @@ from sharecap.evals.task import Measures, Record, Sample, Task, item_mean
 NAME = "capture"
 INSTALL = "pip install 'sharecap[capture]', on a machine with a GPU that reaches a hub once for its models"
 
+DEVICE = "cuda:0"
+"""The package keeps its encoder there, whatever it is told."""
+
 
 def task(samples: Sequence[Sample]) -> Task:
     """CAPTURE over these samples; `SharecapError` where the package can't work."""
@@ -45,14 +48,11 @@ def _opened() -> Any:
     """The package's scorer with its models loaded; one line on what is missing."""
     try:
         import capture_metric.capture as package  # type: ignore[import-not-found]
-        import torch
     except ImportError as error:
         raise SharecapError(f"CAPTURE's own package can't be used ({error})", todo=INSTALL) from None
-    if not torch.cuda.is_available():
-        raise SharecapError("CAPTURE's own package computes on a GPU only", todo=INSTALL)
     try:
         scorer = package.CAPTURE()
-        scorer.parse_samples([(0, "A dog.")], torch.device("cuda:0"))
+        scorer.parse_samples([(0, "A dog.")], DEVICE)
     except Exception as error:  # noqa: BLE001 - what its parts raise has no common root
         said = " ".join(str(error).split())[:200]
         raise SharecapError(f"CAPTURE's models can't be loaded ({said})", todo=INSTALL) from None
@@ -62,9 +62,7 @@ def _opened() -> Any:
 @functools.lru_cache(maxsize=100_000)
 def _graph(text: str) -> str:
     """Objects, attributes by object, and relations of a text, as JSON in an order of its own."""
-    import torch
-
-    ((_, objects, attributes, relations),) = _opened().parse_samples([(0, text)], torch.device("cuda:0"))
+    ((_, objects, attributes, relations),) = _opened().parse_samples([(0, text)], DEVICE)
     told = {name: sorted(words) for name, words in sorted(attributes.items())}
     return json.dumps([sorted(objects), told, sorted(map(list, relations))])
 
