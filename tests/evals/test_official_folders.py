@@ -94,9 +94,16 @@ def mmstar(root: Path, image: Path) -> str:
     return "Which? A: x, B: y"
 
 
+def detailed_captions(root: Path, image: Path) -> str:
+    put(image, root / "images" / "1.png")
+    lines(root / "mine.jsonl", [{"id": "1", "image": "1.png", "references": ["A red dog."]}])
+    return "Describe this image in detail."
+
+
 WRITERS: dict[str, Callable[[Path, Path], str]] = {
     **{"seed-bench": seed_bench, "qbench": qbench, "scienceqa": scienceqa, "vizwiz": vizwiz},
     **{"textvqa": textvqa, "gqa": gqa, "pope": pope, "mmstar": mmstar},
+    "detailed-captions": detailed_captions,
 }
 
 

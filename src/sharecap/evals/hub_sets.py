@@ -1,7 +1,8 @@
 """Which benchmarks a hub has, and how its rows become the files that the benchmark itself gives out.
 
-Columns are those of the copies that lmms-eval reads (its task files name them), and of the authors' own sets
-for MMStar and Q-Bench. A row of another make raises; names from a hub never lead out of the folder.
+Columns are those of the copies that lmms-eval reads (its task files name them; release 0.7.3 calls their
+owner lmms-lab-encoder, older ones lmms-lab), and of the authors' own sets for MMStar, Q-Bench and DetailCaps.
+A row of another make raises; names from a hub never lead out of the folder.
 """
 
 import base64
