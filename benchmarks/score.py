@@ -3,18 +3,23 @@
 Synthetic: 107,394 questions about 36,807 images, ten people's answers each, drawn from 20,000 answers, few of
 them common. The official way is its rules stated again here, one item at a time: normalise all ten answers
 and the prediction where people disagree, leave one person out by comparing entries. Both must find the same
-score. `python benchmarks/score.py --help`
+score. lmms-eval's own function is run where it is: `pip install --no-deps --target DIR lmms_eval loguru`.
+`python benchmarks/score.py --help`
 """
 
 import argparse
+import importlib
+import importlib.metadata
 import json
 import platform
 import random
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from sharecap.evals.benchmarks.vqav2 import read_predictions
@@ -89,6 +94,28 @@ def plain(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words)
 
 
+def load_lmms_eval(place: Path) -> ModuleType:
+    """Its VQAv2 task. Its packages' own `__init__` would import torch and all engines: they are passed by."""
+    sys.path.append(str(place))
+    for name in ("lmms_eval", "lmms_eval.tasks"):
+        bare = ModuleType(name)
+        bare.__path__ = [str(place.joinpath(*name.split(".")))]
+        sys.modules[name] = bare
+    return importlib.import_module("lmms_eval.tasks.vqav2.utils")
+
+
+def by_lmms_eval(vqav2: ModuleType, root: Path) -> float:
+    """Accuracy in per cent by `vqav2_process_results_val`, item by item as its harness calls it."""
+    annotations = json.loads((root / "annotations.json").read_text())["annotations"]
+    predictions = json.loads((root / "upload" / "predictions.json").read_text())
+    answer_to = {row["question_id"]: row["answer"] for row in predictions}
+    each = [
+        vqav2.vqav2_process_results_val(annotation, [answer_to[annotation["question_id"]]])["exact_match"]
+        for annotation in annotations
+    ]
+    return 100 * sum(each) / len(each)
+
+
 def timed(work: Callable[[], T]) -> tuple[T, float]:
     clock = time.process_time()  # other jobs may share the cores
     found = work()
@@ -100,7 +127,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", type=int, default=QUESTIONS, help="how many (default: %(default)s)")
-    questions = parser.parse_args().questions
+    parser.add_argument("--lmms-eval", type=Path, help="directory that has the packages lmms_eval and loguru")
+    asked = parser.parse_args()
+    questions = asked.questions
     print(f"{platform.machine()}, Python {platform.python_version()}, {questions:,} questions x 10 answers")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -110,6 +139,10 @@ def main() -> None:
         theirs_score, theirs = timed(lambda: official(root))
         score = sum(100 * record.score for record in records) / len(records)
         assert abs(score - theirs_score) < 1e-9, (score, theirs_score)
+        if asked.lmms_eval:
+            (found_in,) = importlib.metadata.distributions(name="lmms_eval", path=[str(asked.lmms_eval)])
+            vqav2 = load_lmms_eval(asked.lmms_eval)
+            lmms_score, lmms = timed(lambda: by_lmms_eval(vqav2, root))
         task, _ = read_predictions(path, root, "server")
         scores = task.measure(records).scores
         found, draws = timed(lambda: intervals(scores, resamples=2_000))
@@ -117,6 +150,11 @@ def main() -> None:
     print(
         f"read and score: {ours:.1f} s; the official way: {theirs:.1f} s, {theirs / ours:.1f} times as long"
     )
+    if asked.lmms_eval:
+        name = f"lmms-eval {found_in.version}"
+        print(f"{name}: {lmms:.1f} s, {lmms / ours:.1f} times as long; by its own rule {lmms_score:.3f}")
+    else:
+        print("lmms-eval: not run (--lmms-eval DIR)")
     low, high = found["accuracy"].low, found["accuracy"].high
     print(f"2,000 draws over {len(scores)} metrics: {draws:.1f} s; {score:.3f} in {low:.3f} .. {high:.3f}")
 

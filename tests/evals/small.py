@@ -78,7 +78,7 @@ class Scripted:
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         for i, ask in enumerate(asks):
             self.asked.append(ask)
-            done(i, self.reply(ask), 0.5)
+            done([(i, self.reply(ask), 0.5)])
 
 
 def knowing(tasks: Sequence[Task], right: Callable[[Sample], bool] = lambda _: True) -> Scripted:

@@ -42,7 +42,7 @@ def test_an_endpoint_answers_every_question_through_its_faults(world: Path, faul
     assert len(questions) == 12
     with serving(Settings(truth=(world / "truth.jsonl",), faults=faults)) as url:
         texts: dict[int, str] = {}
-        endpoint(url).answer(questions, lambda i, text, _: texts.update({i: text}))
+        endpoint(url).answer(questions, lambda some: texts.update({i: text for i, text, _ in some}))
     assert sorted(texts) == list(range(12))
     assert all(texts.values())
 
@@ -89,7 +89,7 @@ def test_questions_that_are_refused_are_counted_and_the_others_kept(world: Path,
         serving(Settings(truth=(world / "truth.jsonl",))) as url,
         pytest.raises(SharecapError, match="2 of 14 questions were refused an answer"),
     ):
-        endpoint(url).answer(questions, lambda i, *_: answered.append(i))
+        endpoint(url).answer(questions, lambda some: answered.extend(i for i, *_ in some))
     assert sorted(answered) == list(range(12))
 
 

@@ -93,7 +93,7 @@ def test_an_endpoint_is_asked_blind_by_words_alone(tmp_path: Path) -> None:
     with serving(Settings(truth=(tmp_path / "world" / "truth.jsonl",))) as url:
         blind = Blind(open_answerer(f"{url}#simulated"))
         asks = [Ask((tmp_path / "never-read.png",), "Is it red?", 64)]
-        blind.answer(asks, lambda _, text, __: answered.append(text))
+        blind.answer(asks, lambda some: answered.extend(text for _, text, _ in some))
     assert answered == [NO_PICTURE]
     assert blind.digest != open_answerer("http://localhost:1/v1#simulated").digest
 
@@ -106,7 +106,10 @@ def test_a_model_directory_answers_without_an_image(tmp_path: Path) -> None:
     save(tiny_llava(tmp_path / "parts"), tmp_path / "model")
     blind = Blind(LocalModel(tmp_path / "model", batch_size=2))
     answered: list[int] = []
-    blind.answer([Ask((tmp_path / "absent.png",), "Is it red?", 3)] * 3, lambda i, *_: answered.append(i))
+    blind.answer(
+        [Ask((tmp_path / "absent.png",), "Is it red?", 3)] * 3,
+        lambda some: answered.extend(i for i, *_ in some),
+    )
     assert sorted(answered) == [0, 1, 2]  # the picture is not there, so nobody has looked at it
 
 

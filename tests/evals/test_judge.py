@@ -212,7 +212,7 @@ def test_another_judge_is_another_evaluation(root: Path) -> None:
         ((), 2, "only benchmarks that a judge scores are here"),
         (("--protocol", "mine"), 2, "unknown protocol 'mine'. choose one of consistent, sharegpt4v"),
         (("--shard", "2/2"), 2, "no shard: '2/2'. give 0/N to N-1/N"),
-        (("--judge", "http://127.0.0.1:1/v1#m"), 1, "doesn't answer"),
+        (("--judge", "http://127.0.0.1:1/v1#m"), 1, "the judge doesn't answer: cannot connect"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

@@ -159,6 +159,13 @@ def test_scienceqa_answers_are_scored_against_the_official_problems(tmp_path: Pa
         scored("scienceqa", tmp_path / "result.json")
 
 
+@pytest.mark.parametrize("answer", [-1, 2, "A", None])
+def test_scienceqa_s_answer_must_be_a_place_among_its_choices(tmp_path: Path, answer: object) -> None:
+    row = {"question": "Which?", "choices": ["x", "y"], "answer": answer, "hint": ""}
+    with pytest.raises(SharecapError, match=r"problem 7: the answer .* is no place among its choices"):
+        scienceqa.read_samples(whole(tmp_path / "problems.json", {"7": row}))
+
+
 def test_scienceqa_without_knowledge_of_pictures_says_so(tmp_path: Path) -> None:
     labels = lines(
         tmp_path / "l.jsonl", [{"question_id": "1", "answer": "A"}, {"question_id": "2", "answer": "B"}]

@@ -17,6 +17,7 @@ from sharecap.evals.results import read_results
 from sharecap.evals.runner import evaluate
 from sharecap.evals.suite import FOLDERS, JUDGED, find_tasks
 from sharecap.evals.task import Task
+from sharecap.scenes.benchmark_files import Question, write_mmbench
 from tests.evals.scored import lines, whole
 from tests.evals.small import knowing, pictures, write_benchmarks
 
@@ -93,9 +94,16 @@ def mmstar(root: Path, image: Path) -> str:
     return "Which? A: x, B: y"
 
 
+def detailed_captions(root: Path, image: Path) -> str:
+    put(image, root / "images" / "1.png")
+    lines(root / "mine.jsonl", [{"id": "1", "image": "1.png", "references": ["A red dog."]}])
+    return "Describe this image in detail."
+
+
 WRITERS: dict[str, Callable[[Path, Path], str]] = {
     **{"seed-bench": seed_bench, "qbench": qbench, "scienceqa": scienceqa, "vizwiz": vizwiz},
     **{"textvqa": textvqa, "gqa": gqa, "pope": pope, "mmstar": mmstar},
+    "detailed-captions": detailed_captions,
 }
 
 
@@ -167,6 +175,20 @@ def test_stock_is_taken_with_versions_problems_and_where_the_rest_is(tmp_path: P
     assert str(done.exception) == f"gqa: there, and not whole: {root}"
     WRITERS["gqa"](root / "gqa", image)
     assert CliRunner().invoke(app, ["benchmarks", "check", str(root)]).exit_code == 0
+
+
+def test_a_picture_that_is_none_is_told_by_the_stock(tmp_path: Path) -> None:
+    (image,) = pictures(tmp_path / "drawn", 1)
+    question = Question("q", image, "count", "How many?", "one", ("one", "two"))
+    for place, problem in (("whole", ""), ("broken", "its picture is none")):
+        WRITERS["pope"](tmp_path / place / "pope", image)  # a file
+        write_mmbench([question], tmp_path / place / "mmbench" / "mmbench_dev.tsv")  # a cell of a table
+        found = [
+            entry for entry in take_stock(tmp_path / place) if (tmp_path / place / entry.benchmark).exists()
+        ]
+        assert len(found) == 2
+        assert all(problem in entry.problem and bool(problem) == bool(entry.problem) for entry in found)
+        image.write_bytes(b"no picture" * 9)
 
 
 def test_files_of_another_make_cost_their_benchmark_one_line_and_no_other(tmp_path: Path) -> None:

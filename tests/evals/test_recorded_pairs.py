@@ -37,6 +37,17 @@ def test_chair_tells_every_recorded_captioner_from_the_best() -> None:
         assert found.detectable < abs(found.difference.value)
 
 
+def test_chair_s_caption_share_can_t_tell_the_two_long_captioners_and_its_mentions_can() -> None:
+    minigpt, llava = (
+        run("chair", f"chair/captions/{name}.json", "chair")
+        for name in ("Instruction1_minigpt-4", "Instruction2_llava")
+    )
+    found = compare_runs(minigpt, llava).benchmarks["chair"]
+    assert found["CHAIRi"].difference.high < 0
+    assert found["CHAIRs"].difference.low < 0 < found["CHAIRs"].difference.high
+    assert abs(found["CHAIRs"].difference.value) < found["CHAIRs"].detectable
+
+
 def test_reviews_of_the_same_answers_differ_unless_their_spread_is_known() -> None:
     """A judge's second look moves LLaVA-Bench by more than a point."""
     files = [f"llava_bench/llava-v1.5-7b-eval{i}.jsonl" for i in (1, 2, 3)]

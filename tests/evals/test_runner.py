@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sharecap import artifact
 from sharecap.errors import SharecapError, UsageError
+from sharecap.evals.answerers import Ask, Done
 from sharecap.evals.exam import Exam
 from sharecap.evals.results import ITEMS, by_kind, read_items, read_results, read_run
 from sharecap.evals.runner import evaluate, keep_predictions, run_directory
@@ -92,6 +94,28 @@ def test_every_line_tells_what_was_asked_and_answered(root: Path, tmp_path: Path
     assert (choice.parsed, choice.score) == (None, 0.0)
 
 
+def test_items_stand_in_the_tasks_order_however_the_answers_came(root: Path, tmp_path: Path) -> None:
+    class Backwards:
+        name, digest = "model", "d"
+
+        def answer(self, asks: Sequence[Ask], done: Done) -> None:
+            for i in reversed(range(len(asks))):
+                done([(i, "Yes", 0.5)])
+
+    class Forwards(Backwards):
+        def answer(self, asks: Sequence[Ask], done: Done) -> None:
+            done([(i, "Yes", 0.5) for i in range(len(asks))])
+
+    exam, places = Exam(tasks_of(root), resamples=50), [tmp_path / "back", tmp_path / "forth"]
+    back, forth = (
+        evaluate(model(), exam, out) for model, out in zip((Backwards, Forwards), places, strict=True)
+    )
+    assert back.digest == forth.digest
+    assert places[0].joinpath(ITEMS).read_bytes() == places[1].joinpath(ITEMS).read_bytes()
+    wanted = [(task.name, sample.id) for task in exam.tasks for sample in task.samples]
+    assert [(r.task, r.id) for r in read_items(places[0] / ITEMS)] == wanted
+
+
 def test_a_finished_run_asks_nothing_again(root: Path, tmp_path: Path) -> None:
     tasks = tasks_of(root)
     first = evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
@@ -155,6 +179,17 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(root: Path, tmp_
     (out / ITEMS).write_text("\n".join([lines[0], "{}", *lines[2:], ""]))
     with pytest.raises(SharecapError, match=r"line 2 is damaged.*items\.jsonl"):
         evaluate(knowing(tasks), Exam(tasks, resamples=50), out)
+
+
+@pytest.mark.parametrize("score", ["high", float("nan"), None])
+def test_a_score_that_is_no_number_is_a_damaged_line(root: Path, tmp_path: Path, score: object) -> None:
+    tasks = tasks_of(root)
+    evaluate(knowing(tasks), Exam(tasks, resamples=50), tmp_path / "run")
+    items = tmp_path / "run" / ITEMS
+    first, *others = items.read_text().splitlines()
+    items.write_text("\n".join([json.dumps({**json.loads(first), "score": score}), *others, ""]))
+    with pytest.raises(SharecapError, match=r"line 1 is damaged.*items\.jsonl"):
+        read_run(tmp_path / "run")
 
 
 KILLED = """

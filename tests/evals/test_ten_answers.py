@@ -157,6 +157,11 @@ def test_wrong_predictions_are_one_clear_line(tmp_path: Path, content: Any, word
         ("v2_questions.json", "[]", "expected a list 'questions'"),
         ("v2_questions.json", '{"questions": [7]}', "expected a list 'questions'"),
         ("v2_annotations.json", '{"annotations": []}', "2 questions have no annotation"),
+        (
+            "v2_annotations.json",
+            '{"annotations": [{"question_id": 10, "answers": []}]}',
+            "question 10 has no people's answers",
+        ),
         ("more_questions.json", "{}", "2 files with 'question' in their name"),
     ],
 )

@@ -114,6 +114,7 @@ class Courier:
     margin_bytes: int  # free space below which nothing more is sent, so that answers on the way find room
     # Where requests go out by another way, the pace isn't asked.
     pace: Pace = field(default_factory=lambda: Pace(1, time.monotonic))
+    called: str = "the teacher"  # what errors call the captioner
     second: Captioner | None = None  # is asked what the first one refuses
     canary: Canary | None = None
     look_back: bool = False  # some jobs failed before: what was tried on them isn't paid for again
@@ -467,7 +468,7 @@ class Courier:
         standing.given_up += 1
         never = error.kind == "unreachable" and not standing.answered
         if never or standing.given_up >= self.patience.dead_after:
-            who = "the second teacher" if self._by_second(ask) else "the teacher"
+            who = "the second teacher" if self._by_second(ask) else self.called
             todo = "start the server or correct the address" if never else "run the same command again later"
             self.stop(SharecapError(f"{who} doesn't answer: {error.what}", where=error.where, todo=todo))
 

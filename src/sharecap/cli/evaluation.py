@@ -25,7 +25,8 @@ def evaluate_model(
         typer.Option(help="Where the run goes (default: evals/NAME-PROTOCOL-DIGEST); several: their parent."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this benchmark, or seed-bench-ranking (may be repeated).")
+        list[str] | None,
+        typer.Option(help="Only this one; also seed-bench-ranking, capture (may be repeated)."),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="consistent: pictures padded; sharegpt4v: cut where the paper's scripts do.")
@@ -147,12 +148,12 @@ def score(
     records = grade(task, answers, predictions[0])
     results = summary(Run(str(predictions[0]), {task.name: records}))
     found = one_benchmark(results, task.notes)
+    if to and not found["withheld"]:
+        with disk_errors(to):  # before anything is printed: whoever reads that may leave after a line
+            keep_predictions(str(predictions[0]), records, to)
     show(found, as_json, [*score_lines(results), *task.notes])
     if found["withheld"]:
         raise SharecapError(f"no score: {found['withheld']}", where=predictions[0])
-    if to:
-        with disk_errors(to):
-            keep_predictions(str(predictions[0]), records, to)
 
 
 def upload(
@@ -209,7 +210,7 @@ def guess_benchmarks(
 
 @benchmarks.command("get")
 def get_benchmark(
-    name: Annotated[str, typer.Argument(help="mme, mmbench or mmstar.")],
+    name: Annotated[str, typer.Argument(help="Its name, e.g. mme, mmbench-cn, pope or vqav2.")],
     directory: Annotated[
         Path, typer.Argument(help="Where benchmarks lie; it gets a folder of its own there.")
     ],

@@ -5,6 +5,8 @@ answer is an error, and what was answered before it is kept.
 """
 
 import asyncio
+import contextlib
+import gc
 import hashlib
 import itertools
 import json
@@ -33,9 +35,10 @@ from sharecap.records import NO_IMAGE
 if TYPE_CHECKING:
     from sharecap.captions.courier import Patience
     from sharecap.model.generation import Generator
+    from sharecap.model.pixels import Pixels
 
-Done = Callable[[int, str, float], None]
-"""Takes index, text and seconds of one answer, as soon as it is there."""
+Done = Callable[[Sequence[tuple[int, str, float]]], None]
+"""Takes index, text and seconds of answers, as soon as they are there; those that came together, together."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ class LocalModel:
     def _generator(self) -> "Generator":
         from sharecap.model.generation import Generator
 
-        return Generator.load(self.directory, batch_size=self.batch_size, alone=False)  # short replies
+        generator = Generator.load(self.directory, batch_size=self.batch_size, alone=False)  # short replies
+        gc.freeze()  # else a collection looks through all of torch, longer than the runner takes
+        return generator
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         """Answer in batches, in the given order; the next batches' pictures are decoded meanwhile."""
@@ -108,13 +113,19 @@ class LocalModel:
                 clock = time.monotonic()
                 self._generator.frame(pads=asks[batch[0]].pads)
                 if after and asks[after[0]].pads == asks[batch[0]].pads:
-                    # What can't be read here is an error when its turn comes.
-                    for path in dict.fromkeys(path for i in after for path in asks[i].images):
-                        pool.submit(self._generator.pixels.resized, path)
+                    ahead = iter(dict.fromkeys(str(path) for i in after for path in asks[i].images))
+                    for _ in range(DECODERS):
+                        pool.submit(self._decode, self._generator.pixels, ahead)
                 texts = self._texts([asks[i] for i in batch])
                 seconds = (time.monotonic() - clock) / len(batch)
-                for i, text in zip(batch, texts, strict=True):
-                    done(i, text, seconds)
+                done([(i, text, seconds) for i, text in zip(batch, texts, strict=True)])
+
+    @staticmethod
+    def _decode(pixels: "Pixels", paths: Iterator[str]) -> None:
+        """Get pictures ready, one after the other; several threads share what is left of them."""
+        for path in paths:
+            with contextlib.suppress(SharecapError):  # an error when its turn comes
+                pixels.resized(path)
 
     def _texts(self, asks: Sequence[Ask]) -> list[str]:
         """Answers to questions that are put alike."""
@@ -179,7 +190,7 @@ class Endpoint:
                 except RejectedError as error:
                     refused.append(error)
                 else:
-                    done(i, text, time.monotonic() - clock)
+                    done([(i, text, time.monotonic() - clock)])
 
         workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
         try:
@@ -235,8 +246,7 @@ class Constant:
 
     def answer(self, asks: Sequence[Ask], done: Done) -> None:
         """The text, at once."""
-        for i in range(len(asks)):
-            done(i, self.text, 0.0)
+        done([(i, self.text, 0.0) for i in range(len(asks))])
 
 
 class Blind:

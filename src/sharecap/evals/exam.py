@@ -47,10 +47,11 @@ class Exam:
     def wanted(self, model: str) -> dict[str, tuple[Task, Sample, str]]:
         """Every question with its prompt, by its key for the model of this digest."""
         found = {}
+        encoded = json.JSONEncoder().encode
         for task in self.tasks:
+            digest, most = task.digest, task.max_new_tokens
             for sample in task.samples:
                 prompt = task.prompt(sample)
-                how = ["greedy", self.protocol.name]
-                what = [model, task.digest, sample.id, prompt, task.max_new_tokens, *how]
-                found[hashlib.sha256(json.dumps(what).encode()).hexdigest()] = (task, sample, prompt)
+                what = [model, digest, sample.id, prompt, most, "greedy", self.protocol.name]
+                found[hashlib.sha256(encoded(what).encode()).hexdigest()] = (task, sample, prompt)
         return found

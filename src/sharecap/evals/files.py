@@ -200,7 +200,10 @@ def answers_of(
         name = id_of(row, ids)
         if name in found:
             raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
-        found[name] = text_of(row[next(t for t in texts if t in row)])
+        text = row[next(t for t in texts if t in row)]
+        if isinstance(text, dict | list):
+            raise SharecapError(f"item {name}: the answer is no text ({str(text)[:40]})", where=where)
+        found[name] = text_of(text)
     return found
 
 

@@ -3,9 +3,12 @@
 Reads as an evaluation would, pictures included, and asks no model.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from sharecap.errors import SharecapError
 from sharecap.evals.suite import FOLDERS, read_folder
@@ -23,6 +26,7 @@ SOURCES: Mapping[str, str] = {
     "gqa": "cs.stanford.edu/people/dorarad/gqa",
     "pope": "github.com/RUCAIBox/POPE, pictures from cocodataset.org",
     "mmstar": "huggingface.co/datasets/Lin-Chen/MMStar",
+    "detailed-captions": "huggingface.co/datasets/foundation-multimodal-models/DetailCaps-4870",
     "llava-bench": "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",
     "mm-vet": "github.com/yuweihao/MM-Vet",
 }
@@ -41,6 +45,7 @@ VERSIONS: Mapping[str, Mapping[int, str]] = {
     "gqa": {12578: "testdev-balanced"},
     "pope": {8910: "random in its old form of 2,910", 9000: "random in its new form of 3,000"},
     "mmstar": {1500: "whole"},
+    "detailed-captions": {4870: "DetailCaps-4870"},
     "llava-bench": {60: "whole"},
     "mm-vet": {218: "whole"},
 }
@@ -70,9 +75,28 @@ def _entries(name: str, folder: Path) -> list[Entry]:
     if not folder.is_dir():
         return [Entry(name, problem=f"not there; given out at {SOURCES[name]}")]
     try:
-        return [_entry(task) for task in read_folder(name, folder)]
+        tasks = read_folder(name, folder)
+        for task in tasks:
+            _look_at_pictures(task, folder)
+        return [_entry(task) for task in tasks]
     except SharecapError as error:
         return [Entry(name, problem=str(error))]
+
+
+def _look_at_pictures(task: Task, folder: Path) -> None:
+    """`SharecapError` for the first picture whose head is none; all of it is read when it is asked about."""
+    seen = set[int]()  # questions share the object
+    for sample in task.samples:
+        for image in sample.images:
+            if id(image) in seen:
+                continue
+            seen.add(id(image))
+            try:
+                with Image.open(image if isinstance(image, Path) else io.BytesIO(image)):
+                    pass
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                where = image if isinstance(image, Path) else folder
+                raise SharecapError(f"question {sample.id}: its picture is none", where=where) from None
 
 
 def _entry(task: Task) -> Entry:

@@ -159,6 +159,7 @@ def _ask(
         engine,
         lambda: Courier(
             captioner=judge.endpoint,
+            called="the judge",
             ledger=ledger,
             budget=budget,
             sampling=_sampling(judging),

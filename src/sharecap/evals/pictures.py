@@ -5,6 +5,7 @@ A question whose picture is missing or broken is named before anything is asked;
 
 import base64
 import binascii
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def nowhere(_: Any) -> tuple[Path, ...]:
 def below(directory: Path, folders: Sequence[str]) -> Find:
     """Pictures by name, with or without .jpg or .png, in the first of these folders that has them."""
 
+    @functools.cache  # many questions share a picture
     def find(name: Any) -> tuple[Path, ...]:
         names = [str(name)] if Path(str(name)).suffix in (".jpg", ".png", ".jpeg") else []
         names = names or [f"{name}.jpg", f"{name}.png", str(name)]

@@ -1,6 +1,7 @@
 """Reads finished runs back, and turns their items into scores and intervals."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,10 @@ def read_items(path: Path, *, repair: bool = False) -> list[Record]:
     for number, line in enumerate(content.splitlines(), 1):
         try:
             fields = json.loads(line)
-            records.append(Record(**{**fields, "images": tuple(fields["images"])}))
+            record = Record(**{**fields, "images": tuple(fields["images"])})
+            if not math.isfinite(record.score):
+                raise ValueError(f"the score is {record.score}")
+            records.append(record)
         except (ValueError, TypeError, KeyError) as error:
             todo = "remove the directory and evaluate again"
             raise SharecapError(f"line {number} is damaged ({error})", where=path, todo=todo) from None

@@ -10,8 +10,10 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 from sharecap.evals import engines
 from sharecap.evals.benchmarks import (
+    capture,
     chair,
     coco_caption,
+    detailed_captions,
     gqa,
     llava_bench,
     mm_vet,
@@ -44,15 +46,17 @@ FOLDERS: Mapping[str, Callable[[Path], list[Task]]] = {
     "gqa": gqa.read_tasks,
     "pope": pope.read_tasks,
     "mmstar": mmstar.read_tasks,
+    "detailed-captions": detailed_captions.read_tasks,
     "llava-bench": llava_bench.read_tasks,
     "mm-vet": mm_vet.read_tasks,
 }
 """Folder below the benchmarks' directory, and what reads it."""
 
-RANKED: Mapping[str, tuple[str, Callable[[Path], list[Task]]]] = {
+OTHERWISE: Mapping[str, tuple[str, Callable[[Path], list[Task]]]] = {
     seed_bench.RANKING: ("seed-bench", seed_bench.read_ranking),
+    capture.NAME: ("detailed-captions", capture.read_tasks),
 }
-"""Other askings of a benchmark, put only when they are named -> its folder, and what reads it so."""
+"""Other askings and scorings of a benchmark, done only when they are named -> its folder, and its reader."""
 
 JUDGED = ("llava-bench", "mm-vet")
 """Those whose answers a judge scores."""
@@ -75,6 +79,8 @@ MEASURES: Mapping[str, Measure] = {
     "mmstar": mmstar.measure,
     "chair": chair.measure,
     "coco-caption": coco_caption.measure,
+    "detailed-captions": detailed_captions.measure,
+    capture.NAME: capture.measure,
 }
 """Every task's metrics, by its name: what `sharecap score` takes."""
 
@@ -96,6 +102,8 @@ _LABELS_BESIDE: Mapping[str, Callable[[Path, Path], Predictions]] = {
     "gqa": gqa.read_predictions,
     "pope": pope.read_predictions,
     "chair": chair.read_predictions,
+    "detailed-captions": detailed_captions.read_predictions,
+    capture.NAME: capture.read_predictions,
 }
 
 _RULED: Mapping[str, Callable[[Path, Path, str | None], Predictions]] = {
@@ -117,15 +125,15 @@ def find_tasks(
         raise UsageError(
             "no such directory", where=directory, todo="give the directory that holds the benchmarks"
         )
-    unknown = [name for name in only if name not in (*FOLDERS, *RANKED)]
+    unknown = [name for name in only if name not in (*FOLDERS, *OTHERWISE)]
     if unknown:
-        todo = f"choose from {', '.join((*FOLDERS, *RANKED))}"
+        todo = f"choose from {', '.join((*FOLDERS, *OTHERWISE))}"
         raise UsageError(f"unknown benchmark {unknown[0]!r}", todo=todo)
     waiting = [] if judged else [name for name in only if name in JUDGED]
     if waiting:
         raise UsageError(f"{waiting[0]} is scored by a judge", todo="add --judge http(s)://…/v1#MODEL")
     known = [name for name in FOLDERS if judged or name not in JUDGED]
-    wanted = [name for name in (*known, *RANKED) if (name in only if only else name in known)]
+    wanted = [name for name in (*known, *OTHERWISE) if (name in only if only else name in known)]
     missing = [name for name in wanted if not (directory / _folder(name)).is_dir()]
     if len(missing) == len(wanted):
         if not judged and unjudged(directory):
@@ -138,7 +146,7 @@ def find_tasks(
 
 
 def _folder(name: str) -> str:
-    return RANKED[name][0] if name in RANKED else name
+    return OTHERWISE[name][0] if name in OTHERWISE else name
 
 
 def unjudged(directory: Path, only: Sequence[str] = ()) -> list[str]:
@@ -149,7 +157,7 @@ def unjudged(directory: Path, only: Sequence[str] = ()) -> list[str]:
 def read_folder(name: str, folder: Path) -> list[Task]:
     """The tasks of a benchmark that lies in its folder; `SharecapError` if they can't be read."""
     with expected(name, folder, todo=f"are these the files of {name} as they are given out?"):
-        return RANKED[name][1](folder) if name in RANKED else FOLDERS[name](folder)
+        return OTHERWISE[name][1](folder) if name in OTHERWISE else FOLDERS[name](folder)
 
 
 def named(benchmark: str) -> str:

@@ -105,6 +105,9 @@ def _rows(content: Any, name: str, needed: Sequence[str], where: Path) -> list[R
     rows = content.get(name) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and r.keys() >= set(needed) for r in rows):
         raise SharecapError(f"expected a list {name!r} with {', '.join(needed)}", where=where)
+    alone = [r["question_id"] for r in rows if "answers" in needed and not r["answers"]]
+    if alone:
+        raise SharecapError(f"question {alone[0]} has no people's answers", where=where)
     check_unique((str(row["question_id"]) for row in rows), where)
     return rows
 

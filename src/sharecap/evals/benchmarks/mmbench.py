@@ -43,9 +43,7 @@ def read_tasks(directory: Path) -> list[Task]:
     files = sorted(directory.glob("*.tsv"))
     if not files:
         raise SharecapError("no MMBench table", where=directory, todo="expected a .tsv file")
-    tasks = [
-        task(read_samples(file), chinese="cn" in re.split(r"[_\-.]", file.stem.lower())) for file in files
-    ]
+    tasks = [task(read_samples(file), chinese=is_chinese(file)) for file in files]
     for file, found in zip(files, tasks, strict=True):
         for sample in found.samples:
             if not sample.images:
@@ -53,6 +51,11 @@ def read_tasks(directory: Path) -> list[Task]:
     if len({t.name for t in tasks}) < len(tasks):
         raise SharecapError("several tables in one language", where=directory, todo="keep one of each")
     return tasks
+
+
+def is_chinese(file: Path) -> bool:
+    """Tables are told apart by their names."""
+    return "cn" in re.split(r"[_\-.]", file.stem.lower())
 
 
 def read_samples(path: Path) -> list[Sample]:

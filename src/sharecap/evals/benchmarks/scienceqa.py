@@ -74,6 +74,9 @@ def _problem(name: str, row: Row | None, where: Path) -> Sample:
     if not isinstance(row, dict) or not row.keys() >= {"question", "choices", "answer"}:
         what = f"problem {name} has no question, choices and answer"
         raise SharecapError(what, where=where, todo="expected ScienceQA's problems.json")
+    if row["answer"] not in range(len(row["choices"])):
+        what = f"problem {name}: the answer {row['answer']!r} is no place among its choices"
+        raise SharecapError(what, where=where)
     question = shown(row["question"], lettered(row["choices"]), "")
     asked = f"Context: {row['hint']}\n{question}" if row.get("hint") else question
     return _sample(name, LETTERS[row["answer"]], asked, bool(row.get("image")), str(row.get("subject", "")))
