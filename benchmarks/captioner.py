@@ -222,7 +222,7 @@ def main() -> None:
         print(f"  {row['source']:10} {row['pictures']:4} pictures   {'   '.join(told)}")
     print(f"wrong of what is stated, per cent: {', '.join(LAYERS)}")
     for kind, found in wrong.items():
-        print(f"  {kind:10} " + ", ".join(f"{100 * found.get(x, 0.0):.1f}" for x in ("teacher", "captioner")))
+        print(f"  {kind:10} " + ", ".join(f"{100 * found.get(x, 0.0):.1f}" for x in LAYERS))
     print(f"names from probability {sure.least:.4f} on, by {args.calibration:,} other pictures: there "
           f"{sure.given} given, {sure.invented} invented; {sure.kept} and {sure.kept_invented} of the "
           "kept ones")  # fmt: skip
