@@ -37,7 +37,7 @@ class Loops:
 
     def left(self, logits: Tensor, queries: Sequence[int], places: Sequence[int]) -> Tensor:
         """The logits [B, V] of each row's next token, without the one that must not be said again."""
-        rows = np.flatnonzero((self._runs[list(queries)] >= self._enough).any(1))
+        rows = np.flatnonzero((self._runs[list(queries)] >= self._enough).any(1)).tolist()
         barred = [(row, self._barred(queries[row], LONGEST + places[row])) for row in rows]
         barred = [(row, token) for row, token in barred if token != NONE]
         if not barred:

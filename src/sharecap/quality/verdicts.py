@@ -19,7 +19,7 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import UsageError
 from sharecap.images.dataset import disk_errors
 from sharecap.quality.scores import read_scores, scores_path
-from sharecap.quality.wording import Supported
+from sharecap.quality.wording import VERDICTS
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Verdict:
     layer: str = ""
     sentence: Annotated[int, Field(ge=0)] = field(kw_only=True)  # from 0, as captions/sentences.py splits
     claim: str = ""
-    verdict: Supported = field(kw_only=True)
+    verdict: Annotated[str, Field(pattern=f"^({'|'.join(VERDICTS)})$")] = field(kw_only=True)
     raw: str = ""  # the judge's own words
     judge: str = ""
     prompt: str = ""  # digest of the wording of the questions

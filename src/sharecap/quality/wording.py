@@ -7,14 +7,12 @@ can read is None or an error's kind, which is counted; it must never become a ve
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sharecap.artifact import key_of
 from sharecap.captions.prompts import CLOSES, GIVEN_CAVEAT, OPENS, given
 from sharecap.captions.verdict import words_of
 
-Supported = Literal["supported", "contradicted", "unverifiable"]
-VERDICTS: tuple[Supported, ...] = ("supported", "contradicted", "unverifiable")
+VERDICTS = ("supported", "contradicted", "unverifiable")
 """What a judge can say of a claim. The order is that of every table and matrix."""
 
 MOST_CLAIMS = 200
@@ -125,11 +123,12 @@ def read_claims(answer: str, sentences: int) -> list[tuple[int, str]] | None:
     return None if too_much or len(named) < sentences else sorted(found, key=lambda one: one[0])
 
 
-def read_verdict(answer: str) -> Supported | None:
+def read_verdict(answer: str) -> str | None:
     """One of `VERDICTS`, if the answer is that word, or begins with it and holds no other and no "not"."""
     words = words_of(answer)
-    said = next((one for one in VERDICTS if words[:1] == [one]), None)
-    return None if said and {"not", *VERDICTS} & set(words[1:]) - {said} else said
+    if not words or words[0] not in VERDICTS or {"not", *VERDICTS} & set(words[1:]) - {words[0]}:
+        return None
+    return words[0]
 
 
 def read_choice(answer: str) -> str | None:
