@@ -132,11 +132,13 @@ def told(done: Any) -> list[str]:
         *(f"  {name:12} {between(x['value'], x['low'], x['high'])}" for name, x in quality.items()),
     ]
     if names := found.get("names"):
-        lines.append(
-            f"names: {names['given']:,} given, {names['invented']:,} of them not by the teacher; of those "
-            f"that are kept (probability from {names['least']:.4f}) {names['kept_invented']:,} of "
-            f"{names['kept']:,}"
+        kept = (
+            f"of the {names['kept']:,} with a probability from {names['least']:.4f} on, which it goes on "
+            f"giving, {names['kept_invented']:,}"
+            if names["kept"]
+            else "none is sure enough: it gives no names"
         )
+        lines.append(f"names: of {names['given']:,} the teacher does not give {names['invented']:,}; {kept}")
     lines += [f"{n:,} captions were not used: {reason}" for reason, n in found["left_out"].items()]
     if found["cut_off"]:
         lines.append(f"{found['cut_off']:,} of its captions had no end: see finish_reason in held_out.jsonl")
