@@ -202,3 +202,13 @@ def test_a_layer_that_is_too_small_to_hold_out_is_refused(place: Path, typed: Ty
     code, _, err = typed(*words)
     assert code == 2
     assert "1 captions to learn from and 0 held out" in err
+
+
+def test_a_pack_may_tell_it_each_picture_s_source(place: Path, tmp_path: Path) -> None:
+    pack = '[default]\nprompt = "Describe this picture from {source}."\n'
+    (tmp_path / "tagged.toml").write_text(f'name = "tagged"\nversion = "1"\n{pack}')
+    found = split(Asked(place / "dataset", "teacher", load_pack(str(tmp_path / "tagged.toml")), held_out=0.2))
+    asked_for = {pair.image.source: pair.prompt for pair in found.learned}
+    assert set(asked_for) == set(SOURCES)
+    for source, prompt in asked_for.items():  # between marks, as all that comes with a picture
+        assert prompt.startswith(f"Describe this picture from <<<{source}>>>.")
