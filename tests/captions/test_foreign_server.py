@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,19 +25,12 @@ pytest.importorskip("uvicorn", reason="transformers[serving] is not installed")
 
 from .talking import SAYS, talking_model
 
-PROMPT = '[default]\nprompt = "Describe the image."\n'
+PAGE = (Path(__file__).parents[2] / "docs/caption-millions.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pack") / "short.toml"
-    path.write_text(f'name = "short"\nversion = "1"\n{PROMPT}')
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Path:
-    return talking_model(tmp_path_factory.mktemp("model"), load_pack(pack).default or "")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_model(tmp_path_factory.mktemp("model"), load_pack("unified").default or "")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +58,15 @@ def served(model: Path) -> Iterator[str]:
         server.stderr.close()
 
 
-def test_transformers_serve_captions_a_dataset_with_the_models_own_words(
-    dataset: Path, model: Path, served: str, pack: Path, typed: Typed
+def test_the_page_s_command_captions_with_a_foreign_server_in_the_models_own_words(
+    dataset: Path, model: Path, served: str, typed: Typed
 ) -> None:
-    words = ["--prompts", pack, "--layer", "served", "--max-tokens", 60, "--temperature", 0, "--json"]
-    code, out, err = typed("caption", dataset, "--teacher", f"{served}#{model}", "--concurrency", 2, *words)
+    found = re.search(r"<!-- tested: served -->\n```sh\nsharecap (.*?)\n```", PAGE, re.DOTALL)
+    assert found is not None
+    own = {"big.dataset": str(dataset), "http://127.0.0.1:8000/v1#captioner": f"{served}#{model}"}
+    words = [own.get(word, word) for word in shlex.split(found[1])]
+    assert set(own.values()) <= set(words)
+    code, out, err = typed(*words, "--json")
     assert code == 0, err
     report = json.loads(out)
     images = len(Catalog.open(dataset))
@@ -76,14 +74,14 @@ def test_transformers_serve_captions_a_dataset_with_the_models_own_words(
     assert report["prompt_tokens"] > 0 < report["completion_tokens"]
     served_words = {caption.image_id: caption.text for caption in read_layer(dataset, "served")}
     assert set(served_words.values()) == {SAYS}
-    run(dataset, f"local:{model}", pack, "local", sampling=Sampling(60))
+    run(dataset, f"local:{model}", "unified", "local", sampling=Sampling(60))
     assert {caption.image_id: caption.text for caption in read_layer(dataset, "local")} == served_words
 
 
 def test_what_a_foreign_server_refuses_is_a_named_failure_in_its_own_words(
-    dataset: Path, served: str, pack: Path, typed: Typed
+    dataset: Path, served: str, typed: Typed
 ) -> None:
-    words = ["--prompts", pack, "--layer", "refused", "--json"]
+    words = ["--prompts", "unified", "--layer", "refused", "--json"]
     code, out, err = typed("caption", dataset, "--teacher", f"{served}#other", *words)
     assert (code, "not one image got a caption" in err) == (1, True)
     assert json.loads(out)["failures"] == {"rejected": 12}

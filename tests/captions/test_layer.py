@@ -201,6 +201,7 @@ def test_a_run_that_stops_says_why_in_one_line(
         (["--budget", "5"], "--price IN,OUT"),
         (["--price", "cheap"], "not a price"),
         (["--layer", "../x"], "not a layer name"),
+        (["--layer", "teacher.claims"], "tell what a judge says of a layer"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

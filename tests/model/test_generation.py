@@ -62,6 +62,23 @@ def test_greedy_replies_are_those_of_transformers_in_the_order_of_the_queries(
     assert {reply.finish_reason for reply in replies} == {"stop", "length"}  # both ends are tried
 
 
+def test_a_reply_tells_how_probable_its_tokens_were(llava: Llava) -> None:
+    query = QUERIES[2]
+    (reply,) = Generator(llava, 4).generate([query], Decoding(max_new_tokens=24, chances=True))
+    content = [{"type": "image"}, {"type": "text", "text": query.text}]
+    text = llava.processor.apply_chat_template([{"role": "user", "content": content}])
+    inputs = llava.processor(images=list(query.images), text=text, return_tensors="pt")
+    with torch.no_grad():
+        out = llava.model.generate(
+            **inputs, max_new_tokens=24, do_sample=False, output_scores=True, return_dict_in_generate=True
+        )
+    theirs = [scores[0].softmax(-1).max().item() for scores in out.scores][: len(reply.chances)]
+    assert [chance for _, chance in reply.chances] == pytest.approx(theirs, abs=1e-5)
+    ends = [end for end, _ in reply.chances]
+    assert ends == sorted(ends)
+    assert ends[-1] == len(reply.text)
+
+
 def test_a_start_token_and_shared_heads_change_nothing(tmp_path: Path) -> None:
     llava = tiny_llava(tmp_path, sentencepiece(), num_attention_heads=4, num_key_value_heads=2)
     decoding = Decoding(max_new_tokens=12)

@@ -14,7 +14,7 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, Stopped, UsageError
 from sharecap.quality.claims import judge_claims
 from sharecap.quality.scores import read_scores
-from sharecap.quality.verdicts import read_checked, read_verdicts
+from sharecap.quality.verdicts import read_verdicts
 from sharecap.scenes.facts import quality
 from sharecap.scenes.judge import claims_of, true_verdict
 from tests.captions.conftest import Typed, typed
@@ -42,7 +42,7 @@ def world(made: World) -> World:
 def test_every_claim_of_every_sentence_gets_its_verdict(world: World) -> None:
     with world.judge() as judge:
         report = judge_claims(world.bench(judge), "teacher")
-    found = read_verdicts(Path(report.path))
+    found = list(read_verdicts(Path(report.path)))
     expected = [
         (caption.image_id, at, claim, true_verdict(claim, world.scene(caption.image_id)))
         for caption in read_layer(world.dataset, "teacher")
@@ -153,7 +153,7 @@ def test_a_judge_that_refuses_everything_is_an_error_and_leaves_no_verdicts(worl
 def test_checked_claims_put_the_shares_right(world: World, tmp_path: Path) -> None:
     with world.judge(judge_errors=0.2) as judge:
         raw = judge_claims(world.bench(judge), "teacher")
-        verdicts = read_verdicts(Path(raw.path))
+        verdicts = list(read_verdicts(Path(raw.path)))
         right = [
             plain(one) | {"verdict": true_verdict(one.claim, world.scene(one.image))} for one in verdicts
         ]
@@ -175,7 +175,7 @@ def test_the_page_gets_scores_and_colours_unless_it_has_others(world: World) -> 
     with world.judge() as judge:
         report = judge_claims(world.bench(judge), "teacher", images=4)
         scored = {one.image_id: one for one in read_scores(path)}
-        verdicts = read_verdicts(Path(report.path))
+        verdicts = list(read_verdicts(Path(report.path)))
         assert report.on_page
         assert set(scored) == {one.image for one in verdicts}
         for image, one in scored.items():
@@ -194,7 +194,7 @@ def test_the_page_gets_scores_and_colours_unless_it_has_others(world: World) -> 
 def test_a_bad_line_among_checked_claims_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.jsonl").write_text(text, encoding="latin-1")
     with pytest.raises(UsageError, match=r"bad\.jsonl"):
-        read_checked(tmp_path / "bad.jsonl")
+        list(read_verdicts(tmp_path / "bad.jsonl"))
 
 
 def test_a_takedown_reaches_questions_answers_and_verdicts(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_takedown_reaches_questions_answers_and_verdicts(tmp_path: Path) -> No
     world.caption("teacher", 0.1)
     with world.judge() as judge:
         path = Path(judge_claims(world.bench(judge), "teacher").path)
-        gone = read_verdicts(path)[0]
+        gone = next(read_verdicts(path))
         drop(world.dataset, [gone.image], "asked")
     assert gone.image not in {one.image for one in read_verdicts(path)}
     text = next(c for c in read_layer(world.dataset, "teacher")).text

@@ -13,7 +13,7 @@ from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.quality.curate import LOST, Rule, curate, thin, trim
 from sharecap.quality.scores import scores_path
-from sharecap.quality.sentence_verdicts import claims_path
+from sharecap.quality.verdicts import path_of
 from tests.quality.layered import dataset_of, ids_of, typed
 
 TEXT = "A man waves. He wears a red hat. The dog sleeps. It rains."
@@ -38,7 +38,7 @@ def scored(dataset: Path, *scores: float | None, **measures: list[float]) -> Non
 
 def judged(dataset: Path, *rows: tuple[int, int, str], **more: Any) -> None:
     """Verdicts (image's place, sentence, verdict), as a judge writes them."""
-    path, ids = claims_path(dataset, "one"), ids_of(dataset)
+    path, ids = path_of(dataset, "one", "claims"), ids_of(dataset)
     path.parent.mkdir(exist_ok=True)
     lines = [
         {"image": ids[at], "layer": "one", "sentence": n, "claim": "c", "verdict": v, "judge": "j", **more}
@@ -177,8 +177,8 @@ def test_verdicts_on_other_words_make_no_layer(dataset: Path, change: dict[str, 
 
 @pytest.mark.parametrize("content", [b"\xff\n", b"\n", b"nonsense\n", b"[]\n"])
 def test_files_of_verdicts_that_are_none_are_named(dataset: Path, content: bytes) -> None:
-    claims_path(dataset, "one").parent.mkdir()
-    claims_path(dataset, "one").write_bytes(content)
+    path_of(dataset, "one", "claims").parent.mkdir()
+    path_of(dataset, "one", "claims").write_bytes(content)
     with pytest.raises(SharecapError, match=r"verdict.*one\.claims\.jsonl"):
         trim(dataset, "one", "trimmed", ["contradicted"])
 
@@ -241,7 +241,7 @@ def test_a_taken_down_image_leaves_the_curated_layers_too(dataset: Path) -> None
     gone = ids_of(dataset)[0]
     drop(dataset, [gone], "asked")
     assert gone not in (open_layer(dataset, "trimmed").path / LOST).read_text()
-    assert gone not in claims_path(dataset, "one").read_text()
+    assert gone not in path_of(dataset, "one", "claims").read_text()
     assert thin(dataset, "trimmed", "chance").metrics["sentences_dropped"] == 1
 
 

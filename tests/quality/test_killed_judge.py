@@ -40,7 +40,7 @@ def test_a_killed_judgement_goes_on_and_asks_at_most_what_was_out_again(tmp_path
             assert not (world.dataset / "scores").exists()
         done = subprocess.run(command, capture_output=True, check=True)
     report, times = json.loads(done.stdout), answered(log)
-    verdicts = read_verdicts(Path(report["path"]))
+    verdicts = list(read_verdicts(Path(report["path"])))
     assert report["failures"] == {}
     assert [one.verdict for one in verdicts] == [
         true_verdict(v.claim, world.scene(v.image)) for v in verdicts

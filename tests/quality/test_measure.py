@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sharecap.errors import SharecapError, UsageError
+from sharecap.images.add import add
+from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import held
 from sharecap.quality import measure as module
 from sharecap.quality.chair import Chair
@@ -50,6 +53,28 @@ def test_layers_stand_side_by_side_and_are_compared_on_the_images_of_both(datase
     assert short.minus_first["words"].value == -14
     assert long.minus_first == {}
     assert long.measures["nouns"].value == pytest.approx(20 / 21)  # the number is one, signs are none
+
+
+def test_each_source_stands_apart_and_together_they_are_the_whole(tmp_path: Path) -> None:
+    for source, numbers in (("coco", range(4)), ("web", range(4, 6))):
+        (tmp_path / "pictures" / source).mkdir(parents=True)
+        for n in numbers:
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "pictures" / source / f"{n}.png")
+    dataset = tmp_path / "two"
+    add([tmp_path / "pictures"], dataset)
+    images = list(Catalog.open(dataset))
+    texts = {image.id: LONG if image.source == "coco" else SHORT for image in images}
+    add_layer(dataset, "mixed", [texts[image.id] for image in images])
+    add_layer(dataset, "some", [LONG if image.source == "coco" else None for image in images])
+    found = measure(dataset, ["mixed", "some"], Plain(), by_source=True)
+    coco, web = found.sources
+    assert [(part.source, part.images) for part in found.sources] == [("coco", 4), ("web", 2)]
+    assert [coco.measures[0]["words"].value, web.measures[0]["words"].value] == [17, 3]
+    assert [set(web.measures[1]), coco.measures[1]["words"].value] == [set(), 17]
+    assert found.columns[0].measures["words"].value == pytest.approx((4 * 17 + 2 * 3) / 6)
+    assert measure(dataset, ["mixed"], Plain()).sources == []
+    told = typed("quality", dataset, "mixed", "some", "--by-source", "--tagger", "textblob").output
+    assert "source web: 2 images" in told
 
 
 def test_a_difference_that_no_image_shows_otherwise_is_marked(dataset: Path) -> None:

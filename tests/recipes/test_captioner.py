@@ -23,6 +23,7 @@ from tests.captions.conftest import Typed, typed  # noqa: F401 - a fixture
 from tests.model.tiny import tiny_llava
 
 SOURCES = ("coco", "web")
+ENDS = {"coco": "Is it Yes?", "web": "Is it No?"}  # names, which a model can guess at best
 QUICK = ("--set", "steps=40", "--set", "epochs=none", "--set", "batch_rows=8", "--set", "eval_every=20")
 QUICK = (*QUICK, "--set", "rules.language.learning_rate=1e-2", "--set", "precision=fp32")
 
@@ -43,7 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Caption(
             image.id,
             "teacher",
-            f"There is a red circle, and {Path(image.path).name[:2]} blue squares above it.",
+            f"There is a red circle, and {Path(image.path).name[:2]} blue squares above it. "
+            f"{ENDS[image.source]}",
             "by hand",
             "-",
             "stop",
@@ -120,10 +122,16 @@ def test_the_paper_s_half_of_any_tower_learns_by_default(place: Path) -> None:
 
 def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> None:  # noqa: F811
     words = ("captioner", "train", place / "dataset", "teacher", "--from", place / "model")
-    words = (*words, "--to", place / "made", "--held-out", "0.2", *QUICK)
+    words = (*words, "--to", place / "made", "--held-out", "0.2", "--wrong-names", "0.3", *QUICK)
     code, out, err = typed(*words, "--json")
     assert code == 0, err
     made = json.loads(out)
+    names = made["names"]
+    assert names["given"] >= names["kept"] >= 0
+    assert names["kept_invented"] <= 0.3 * names["kept"]
+    assert (
+        json.loads((place / "made/all/model/sharecap.json").read_text())["names_at_least"] == names["least"]
+    )
     assert made["steps"] == 40
     assert made["captions"] + made["held_out"] == 160
     assert set(made["quality"]) == {"all", *SOURCES}
@@ -164,7 +172,8 @@ def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> 
 
 def test_a_curve_of_four_captioners_with_a_picture(place: Path, typed: Typed) -> None:  # noqa: F811
     words = ("captioner", "curve", place / "dataset", "teacher", "--from", place / "model")
-    code, out, err = typed(*words, "--to", place / "made", "--held-out", "0.2", *QUICK)
+    given = ("--held-out", "0.2", "--wrong-names", "0.3")
+    code, out, err = typed(*words, "--to", place / "made", *given, *QUICK)
     assert code == 0, err
     assert {path.name for path in (place / "made").iterdir()} >= {"0.125", "0.25", "0.5", "all", "curve.png"}
     found = json.loads((place / "made/curve.json").read_text())
@@ -193,3 +202,13 @@ def test_a_layer_that_is_too_small_to_hold_out_is_refused(place: Path, typed: Ty
     code, _, err = typed(*words)
     assert code == 2
     assert "1 captions to learn from and 0 held out" in err
+
+
+def test_a_pack_may_tell_it_each_picture_s_source(place: Path, tmp_path: Path) -> None:
+    pack = '[default]\nprompt = "Describe this picture from {source}."\n'
+    (tmp_path / "tagged.toml").write_text(f'name = "tagged"\nversion = "1"\n{pack}')
+    found = split(Asked(place / "dataset", "teacher", load_pack(str(tmp_path / "tagged.toml")), held_out=0.2))
+    asked_for = {pair.image.source: pair.prompt for pair in found.learned}
+    assert set(asked_for) == set(SOURCES)
+    for source, prompt in asked_for.items():  # between marks, as all that comes with a picture
+        assert prompt.startswith(f"Describe this picture from <<<{source}>>>.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharecap.cli.options import takes
 from sharecap.cli.output import AsJson, show
 
 if TYPE_CHECKING:
@@ -13,92 +14,82 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train a captioner on a teacher's captions, and prove it.")
 
-Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Where the images were added to.")]
-Layer = Annotated[str, typer.Argument(metavar="LAYER", help="The teacher's captions.")]
-Start = Annotated[
-    Path, typer.Option("--from", metavar="MODEL", help="Directory of a LLaVA or Qwen-VL model to start from.")
-]
+
+def wanted(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Where the images were added to.")],
+    layer: Annotated[str, typer.Argument(metavar="LAYER", help="The teacher's captions.")],
+    *,
+    start: Annotated[
+        Path,
+        typer.Option("--from", metavar="MODEL", help="Directory of a LLaVA or Qwen-VL model to start from."),
+    ],
+    prompts: Annotated[
+        str, typer.Option(help="Prompt pack, or its file: what the captioner is asked, ever after.")
+    ] = "unified",
+    each_length: Annotated[
+        bool,
+        typer.Option("--each-length", help="Ask for each caption's own length: `--words` will work later."),
+    ] = False,
+    wrong_names: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Leave out names, so that at most this share is invented."),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", min=0.001, max=0.5, help="Share of the pictures to judge it by.")
+    ] = 0.05,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Which pictures are held out, and the order of the rest.")
+    ] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Change how it trains, e.g. batch_rows=64 (repeatable)."
+        ),
+    ] = None,
+) -> "tuple[Asked, Recipe]":
+    """What the options of both commands ask for."""
+    from sharecap.captions.prompts import load_pack
+    from sharecap.recipes.captioner import Asked, recipe
+    from sharecap.recipes.settings import with_settings
+
+    how = with_settings(
+        recipe(start), [f"captioner.seed={seed}", *(f"captioner.{x}" for x in settings or ())]
+    )
+    asked = Asked(
+        dataset,
+        layer,
+        load_pack(prompts),
+        each_length=each_length,
+        held_out=held_out,
+        wrong_names=wrong_names,
+        seed=seed,
+    )
+    return asked, how
+
+
 To = Annotated[Path, typer.Option(help="Where the captioner goes.")]
-Prompts = Annotated[
-    str, typer.Option(help="Prompt pack, or its file: what the captioner is asked, ever after.")
-]
-EachLength = Annotated[
-    bool, typer.Option("--each-length", help="Ask for each caption's own length: `--words` will work later.")
-]
-HeldOut = Annotated[
-    float, typer.Option("--held-out", min=0.001, max=0.5, help="Share of the pictures to judge it by.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Which pictures are held out, and the order of the rest.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="FIELD=VALUE", help="Change how it trains, e.g. batch_rows=64 (repeatable)."
-    ),
-]
 
 
 @app.command("train")
-def train(
-    dataset: Dataset,
-    layer: Layer,
-    *,
-    start: Start,
-    to: To = Path("captioner"),
-    prompts: Prompts = "unified",
-    each_length: EachLength = False,
-    held_out: HeldOut = 0.05,
-    seed: Seed = 0,
-    settings: Settings = None,
-    as_json: AsJson = False,
-) -> None:
+@takes(wanted)
+def train(given: "tuple[Asked, Recipe]", *, to: To = Path("captioner"), as_json: AsJson = False) -> None:
     """Train a captioner; keep the step that captions held-out pictures best. Interrupted, it goes on."""
-    asked, how = wanted(
-        dataset,
-        layer,
-        start=start,
-        prompts=prompts,
-        each_length=each_length,
-        held_out=held_out,
-        seed=seed,
-        settings=settings,
-    )
     from sharecap.recipes.captioner import make_captioner
     from sharecap.train.view import watched
 
-    done = guarded(to, lambda: make_captioner(asked, how, to, watched))
+    done = guarded(to, lambda: make_captioner(*given, to, watched))
     show({"model": str(done.path / "model"), **done.metrics}, as_json, told(done))
 
 
 @app.command("curve")
-def curve(
-    dataset: Dataset,
-    layer: Layer,
-    *,
-    start: Start,
-    to: To = Path("captioner"),
-    prompts: Prompts = "unified",
-    each_length: EachLength = False,
-    held_out: HeldOut = 0.05,
-    seed: Seed = 0,
-    settings: Settings = None,
-    as_json: AsJson = False,
-) -> None:
+@takes(wanted)
+def curve(given: "tuple[Asked, Recipe]", *, to: To = Path("captioner"), as_json: AsJson = False) -> None:
     """Train on 1/8, 1/4, 1/2 and all of the captions: where would more of the teacher's help most?"""
-    asked, how = wanted(
-        dataset,
-        layer,
-        start=start,
-        prompts=prompts,
-        each_length=each_length,
-        held_out=held_out,
-        seed=seed,
-        settings=settings,
-    )
     from sharecap.artifact import plain
     from sharecap.recipes.captioner_curve import make_curve
     from sharecap.train.view import watched
 
-    found = guarded(to, lambda: make_curve(asked, how, to, watched))
+    found = guarded(to, lambda: make_curve(*given, to, watched))
     lines = ["captions   spent      likeness to the teacher (95 % interval)"]
     for point in found.points:
         all_ = point.quality["all"]
@@ -116,28 +107,6 @@ def curve(
     ]
     lines.append(f"picture and table: {to / 'curve.png'}, {to / 'curve.json'}")
     show(plain(found), as_json, lines)
-
-
-def wanted(
-    dataset: Path,
-    layer: str,
-    *,
-    start: Path,
-    prompts: str,
-    each_length: bool,
-    held_out: float,
-    seed: int,
-    settings: list[str] | None,
-) -> "tuple[Asked, Recipe]":
-    """What the options ask for."""
-    from sharecap.captions.prompts import load_pack
-    from sharecap.recipes.captioner import Asked, recipe
-    from sharecap.recipes.settings import with_settings
-
-    how = with_settings(
-        recipe(start), [f"captioner.seed={seed}", *(f"captioner.{x}" for x in settings or ())]
-    )
-    return Asked(dataset, layer, load_pack(prompts), each_length, held_out, seed=seed), how
 
 
 def guarded(to: Path, work: Any) -> Any:
@@ -162,6 +131,14 @@ def told(done: Any) -> list[str]:
         f"likeness to the teacher on {found['held_out']:,} held-out pictures (0 to 1, 95 % interval):",
         *(f"  {name:12} {between(x['value'], x['low'], x['high'])}" for name, x in quality.items()),
     ]
+    if names := found.get("names"):
+        kept = (
+            f"of the {names['kept']:,} with a probability from {names['least']:.4f} on, which it goes on "
+            f"giving, {names['kept_invented']:,}"
+            if names["kept"]
+            else "none is sure enough: it gives no names"
+        )
+        lines.append(f"names: of {names['given']:,} the teacher does not give {names['invented']:,}; {kept}")
     lines += [f"{n:,} captions were not used: {reason}" for reason, n in found["left_out"].items()]
     if found["cut_off"]:
         lines.append(f"{found['cut_off']:,} of its captions had no end: see finish_reason in held_out.jsonl")

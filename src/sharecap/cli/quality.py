@@ -24,6 +24,9 @@ def quality(
     ocr: Annotated[
         bool, typer.Option("--ocr", help="Add which words read in the images the captions give.")
     ] = False,
+    by_source: Annotated[
+        bool, typer.Option("--by-source", help="Measure also each source apart (the 20 largest).")
+    ] = False,
     score: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +49,14 @@ def quality(
     read = read_words(dataset, progress=Progress("read")) if ocr else None
     words = Words.open(Catalog.open(dataset)) if read else None
     found = measure(
-        dataset, layers, by, chair=objects, words=words, score=score, progress=Progress("measured")
+        dataset,
+        layers,
+        by,
+        chair=objects,
+        words=words,
+        score=score,
+        by_source=by_source,
+        progress=Progress("measured"),
     )
     first = reading_lines(read) if read else []
     show(plain(found) | ({"words": plain(read)} if read else {}), as_json, [*first, *quality_lines(found)])

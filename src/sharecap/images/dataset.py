@@ -24,6 +24,8 @@ from pathlib import Path
 from sharecap.errors import SharecapError, UsageError
 
 INDEX, FAILURES, LEDGER, LAYERS = "dataset.json", "failures.jsonl", "ledger.sqlite", "layers"
+JUDGED = (".claims", ".claims-failed", ".mend")
+"""Ends of files that lie beside a layer's scores, which have the layer's own name (`quality/verdicts.py`)."""
 DOWNLOADS, FUSIONS, JUDGEMENTS, WORDS = "downloads", "fusions", "judgements", "words.sqlite"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -72,6 +74,9 @@ def layer_path(dataset: Path, name: str) -> Path:
     """Where the layer called `name` lies; the name is checked, since it becomes a directory."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         todo = "use letters, digits, '.', '_' and '-' only"
+        raise UsageError("not a layer name", where=repr(name), todo=todo)
+    if name.endswith(JUDGED):
+        todo = f"end it otherwise: {', '.join(JUDGED)} tell what a judge says of a layer"
         raise UsageError("not a layer name", where=repr(name), todo=todo)
     return dataset / LAYERS / name
 

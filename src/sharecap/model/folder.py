@@ -43,7 +43,12 @@ from sharecap.model.build import (
 from sharecap.model.lora import merged
 
 NOTE = "sharecap.json"
-"""Names the template that the model was trained with; a folder without it is taken for a LLaVA-1.5."""
+"""Names the template that the model was trained with; a folder without it is taken for a LLaVA-1.5.
+
+A captioner's may also say how sure it must be of a name to give it: see `names_at_least`.
+"""
+
+NAMES = "names_at_least"
 
 CLASSES: dict[str, Any] = {
     "llava": LlavaForConditionalGeneration,
@@ -165,12 +170,38 @@ def mended(processor: LlavaProcessor, config: Any) -> LlavaProcessor:
 
 def template_of(directory: Path, default: str) -> str:
     """The template that the folder was trained with; `default` if it does not say."""
-    try:
-        name = json.loads((directory / NOTE).read_text(encoding="utf-8"))["template"]
-    except FileNotFoundError:
+    note = note_of(directory)
+    if note is None:
         return default
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again") from None
+    name = note.get("template")
+    if not isinstance(name, str):
+        raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again")
     if name not in (*TEMPLATES, OWN):
         raise SharecapError(f"unknown template {name!r}", where=directory / NOTE, todo="update sharecap")
-    return str(name)
+    return name
+
+
+def names_at_least(directory: Path) -> float | None:
+    """How probable a name must be for this captioner to give it (captions/names.py); None: it gives all."""
+    least = (note_of(directory) or {}).get(NAMES)
+    if least is not None and not (isinstance(least, int | float) and least >= 0):
+        raise SharecapError(f"{NAMES} is no number from 0", where=directory / NOTE, todo="save it again")
+    return least
+
+
+def abstain(directory: Path, least: float) -> None:
+    """From now on the captioner in `directory` leaves out names less probable than this."""
+    write_atomically(directory / NOTE, json.dumps({**(note_of(directory) or {}), NAMES: least}))
+
+
+def note_of(directory: Path) -> dict[str, Any] | None:
+    """What the folder's note says; None without one, `SharecapError` if it can't be read."""
+    try:
+        note = json.loads((directory / NOTE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict):
+        raise SharecapError("damaged note", where=directory / NOTE, todo="save the model again")
+    return note

@@ -29,6 +29,7 @@ from sharecap.model import qwen
 from sharecap.model.build import Llava
 from sharecap.model.cohorts import Cohort, Slab, write
 from sharecap.model.folder import load
+from sharecap.model.loops import Loops
 from sharecap.model.pixels import Patches, Pixels, framed
 from sharecap.records import Usage
 
@@ -46,6 +47,8 @@ class Decoding:
     temperature: float = 0.0  # 0: always the likeliest token
     top_p: float = 1.0  # sample among the likeliest tokens of this total probability
     seed: int = 0  # of the sampling
+    leaves_loops: bool = False  # a reply that goes round in circles is led out of them (loops.py)
+    chances: bool = False  # replies tell how probable their tokens were
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Reply:
     text: str
     finish_reason: str  # "stop" or "length"
     usage: Usage
+    chances: tuple[tuple[int, float], ...] = ()  # of each token: where in the text it ends, its probability
 
 
 class Generator:
@@ -185,7 +189,10 @@ class Generator:
             cohorts = [cohort for cohort in cohorts if len(cohort)]
             if self.heard is not None:
                 self.heard(said)
-        return [self.reply(prompt, ids) for prompt, ids in zip(prompts, said, strict=True)]
+        return [
+            self.reply(prompt, ids, chances if decoding.chances else ())
+            for prompt, ids, chances in zip(prompts, said, choice.chances, strict=True)
+        ]
 
     def room(self, waiting: Sequence[int], prompts: Sequence[Document], busy: int) -> int:
         """How many prompts to read now."""
@@ -265,14 +272,24 @@ class Generator:
     def ended(self, ids: Sequence[int]) -> bool:
         return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending
 
-    def reply(self, prompt: Document, ids: list[int]) -> Reply:
+    def reply(self, prompt: Document, ids: list[int], chances: Sequence[float]) -> Reply:
         words = ids[: -len(self.cutter.ending)] if self.ended(ids) else ids
+        text = self.text(words)
+        reason = "stop" if self.ended(ids) else "length"
+        ahead = len(text) - len(text.lstrip())
+        # A piece of a letter in several bytes shows as one sign: no end goes beyond the text's.
+        ends = (
+            min(len(text.strip()), max(0, len(self.text(words[: i + 1])) - ahead)) for i in range(len(words))
+        )
+        told = tuple(zip(ends, chances, strict=False)) if chances else ()
+        return Reply(text.strip(), reason, Usage(len(prompt), len(ids)), told)
+
+    def text(self, ids: Sequence[int]) -> str:
         text = self.llava.tokenizer.decode(
-            words, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         assert isinstance(text, str)
-        reason = "stop" if self.ended(ids) else "length"
-        return Reply(text.strip(), reason, Usage(len(prompt), len(ids)))
+        return text
 
 
 def cores() -> int:
@@ -285,11 +302,27 @@ class Choice:
 
     def __init__(self, queries: Sequence[Query], decoding: Decoding) -> None:
         self.decoding, self.queries = decoding, queries
+        self.chances: list[list[float]] = [
+            [] for _ in queries
+        ]  # of the tokens chosen, where they are asked for
+        self.loops = Loops(len(queries), decoding.max_new_tokens) if decoding.leaves_loops else None
         if decoding.temperature > 0:
             self.numbers = np.stack([numbers_of(query, decoding) for query in queries])
 
     def of(self, logits: Tensor, queries: Sequence[int], places: Sequence[int]) -> Tensor:
         """The token of each row [B] from logits [B, V], given its query and the place in the reply."""
+        open_ = logits if self.loops is None else self.loops.left(logits, queries, places)
+        tokens = self.drawn(open_, queries, places)
+        if self.loops is not None or self.decoding.chances:
+            sure = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)).exp().cpu().numpy()
+            for query, chance in zip(queries, sure.tolist(), strict=True):
+                self.chances[query].append(chance)
+            if self.loops is not None:
+                self.loops.hear(queries, places, tokens.cpu().numpy(), sure)
+        return tokens
+
+    def drawn(self, logits: Tensor, queries: Sequence[int], places: Sequence[int]) -> Tensor:
+        """The likeliest token, or by the row's own random number one of the nucleus."""
         if self.decoding.temperature <= 0:
             return logits.argmax(dim=-1)
         ranked, tokens = (logits / self.decoding.temperature).softmax(dim=-1).sort(dim=-1, descending=True)

@@ -27,7 +27,7 @@ from sharecap.quality.verdicts import (
     Verdict,
     path_of,
     place_of,
-    read_checked,
+    read_verdicts,
     write_for_page,
     write_lines,
 )
@@ -78,7 +78,7 @@ def judge_claims(
     """
     rows = drawn(bench.dataset, [layer], images)
     bench.refuse_captioners({caption.captioner for _, (caption,) in rows})
-    truth = read_checked(checked) if checked else {}
+    truth = {place_of(one): one.verdict for one in read_verdicts(checked)} if checked else {}
     verdicts, failures, split = _judged(bench, layer, rows)
     counts = dict(sorted(Counter(f"{one.stage}: {one.kind}" for one in failures).items()))
     path, beside = path_of(bench.dataset, layer, "claims"), path_of(bench.dataset, layer, "claims-failed")
@@ -144,7 +144,18 @@ def _judged(
         if verdict is None:
             failures.append(Failure(image.id, layer, "check", kind, at, text, raw))
         else:
-            verdicts.append(Verdict(image.id, layer, at, text, verdict, raw, bench.name, DIGEST))
+            verdicts.append(
+                Verdict(
+                    image.id,
+                    layer,
+                    sentence=at,
+                    claim=text,
+                    verdict=verdict,
+                    raw=raw,
+                    judge=bench.name,
+                    prompt=DIGEST,
+                )
+            )
     return verdicts, failures, split
 
 

@@ -6,6 +6,7 @@ have captions of.
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ SAMPLE = 1_000
 PIECE = 200
 """Images whose read words are looked up at a time."""
 
+MOST_SOURCES = 20
+"""Sources that are measured apart, the largest: each takes 2 MB a layer."""
+
 LEXICAL = ("words", "characters", "sentences", *PARTS, "distinct_1", "distinct_2", "mtld")
 SCORE = "distinct_2"
 """What the page shows where nothing is known of the images: captions that loop come first."""
@@ -53,6 +57,15 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One source's images."""
+
+    source: str
+    images: int
+    measures: list[dict[str, Estimate]]  # of each layer; empty where it has no caption of these
+
+
+@dataclass(frozen=True)
 class Quality:
     """Layers side by side."""
 
@@ -64,6 +77,7 @@ class Quality:
     agreement: tuple[int, int] | None  # words, and those on which the tagger and textblob agree
     labelled: int | None  # images that CHAIR has objects of; None where it was not asked for
     reader: str | None  # that read the words in the images; None where it was not asked for
+    sources: list[Part] = field(default_factory=list)  # where they were asked for, the largest first
 
 
 @dataclass
@@ -90,9 +104,10 @@ def measure(
     chair: Chair | None = None,
     words: Words | None = None,
     score: str | None = None,
+    by_source: bool = False,
     progress: Progress | None = None,
 ) -> Quality:
-    """Measure the layers and write `scores/LAYER.jsonl` for each.
+    """Measure the layers, on request also source by source, and write `scores/LAYER.jsonl` for each.
 
     `chair` and `words` add their measures where they are given. `score` names the measure that the page
     shows; by default CHAIRi with `chair`, else OCR recall with `words`, else distinct_2.
@@ -108,8 +123,11 @@ def measure(
     progress = progress or Progress("measured", quiet=True)
     progress.total = len(catalog)
     found, labelled = [_Layer(name) for name in names], 0
-    # One column for each layer, then for each but the first two of its own: first and it, where both are.
-    sums = Sums(len(catalog), 3 * len(names) - 2, known)
+    sizes = Counter(image.source for image in catalog).most_common(MOST_SOURCES) if by_source else []
+    apart = {source: 3 * len(names) - 2 + n * len(names) for n, (source, _) in enumerate(sizes)}
+    # One column for each layer, then for each but the first two of its own: first and it, where both are;
+    # then for each source one for each layer.
+    sums = Sums(len(catalog), 3 * len(names) - 2 + len(apart) * len(names), known)
     with disk_errors(dataset), held(dataset), ExitStack() as stack, progress.shown():
         files = [stack.enter_context(Scores(dataset, n, by, chosen=score is not None)) for n in names]
         for position, (image, row, read) in enumerate(_rows(catalog, names, words)):
@@ -130,11 +148,15 @@ def measure(
                 pairs.append(one)
                 file.put(image.id, values(one))
             _add(sums, group, pairs, found)
+            if image.source in apart:
+                for at, told in enumerate(pairs, apart[image.source]):
+                    sums.add(group, at, told or {})
             progress.done += 1
             progress.tick()
         if chair and not labelled:
             todo = "files must have the names of the labels' images, such as 000000391895.jpg"
             raise UsageError("the CHAIR labels are of none of these images", where=dataset, todo=todo)
+    estimates = sums.estimates() if apart else []
     return Quality(
         dataset=str(dataset),
         tagger=tagger.name,
@@ -146,6 +168,10 @@ def measure(
         agreement=_agreement(found, tagger),
         labelled=labelled if chair else None,
         reader=words.reader if words else None,
+        sources=[
+            Part(source, images, estimates[at : at + len(names)])
+            for (source, images), at in zip(sizes, apart.values(), strict=True)
+        ],
     )
 
 

@@ -30,6 +30,7 @@ def quality_lines(found: Quality) -> list[str]:
     rows.append(["  similarity", *(_share(column.together.similarity) for column in columns)])
     rows.append(["  openings", *(f"{column.together.different_openings:,}" for column in columns)])
     lines = [f"{found.dataset}: {found.images:,} images; words tagged by {found.tagger}", *_aligned(rows)]
+    lines += _by_source(found)
     for column in columns:
         told = ", ".join(f"{words!r} {n:,}" for words, n in column.together.openings[:3])
         lines.append(f"{column.layer} begins: {told or 'nothing'}")
@@ -46,15 +47,33 @@ def quality_lines(found: Quality) -> list[str]:
     return [*lines, f"scores of single captions ({found.score}) are in {found.dataset}/scores"]
 
 
+def _by_source(found: Quality) -> list[str]:
+    """A table of the same rows for each source."""
+    lines = []
+    for part in found.sources:
+        names = list(dict.fromkeys(name for one in part.measures for name in one))
+        rows = [["", *(column.layer for column in found.columns)]]
+        rows += [
+            [NAMES.get(name, name), *(_told(name, one.get(name)) for one in part.measures)] for name in names
+        ]
+        lines += [f"source {part.source}: {part.images:,} images", *_aligned(rows)]
+    return lines
+
+
 def _cell(name: str, column: Column, first: Column) -> str:
-    estimate = column.measures.get(name)
+    return _told(name, column.measures.get(name)) + (
+        "*" if column is not first and _differs(column.minus_first.get(name)) else ""
+    )
+
+
+def _told(name: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
     low, high = estimate.low, estimate.high
     told = _value(name, estimate.value)
     if low is not None and high is not None:
         told += f" [{_value(name, low)}, {_value(name, high)}]"
-    return told + ("*" if column is not first and _differs(column.minus_first.get(name)) else "")
+    return told
 
 
 def _differs(difference: Estimate | None) -> bool:

@@ -5,16 +5,18 @@ What failed has a file of its own; it must never stand among the verdicts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from sharecap.artifact import write_atomically
 from sharecap.captions.edits import Edit
 from sharecap.captions.page_files import SCORES
 from sharecap.captions.sentences import sentences
-from sharecap.errors import SharecapError, UsageError
+from sharecap.errors import UsageError
 from sharecap.images.dataset import disk_errors
 from sharecap.quality.scores import read_scores, scores_path
 from sharecap.quality.wording import VERDICTS
@@ -24,14 +26,14 @@ from sharecap.quality.wording import VERDICTS
 class Verdict:
     """One line of LAYER.claims.jsonl: what the judge said of one claim."""
 
-    image: str
-    layer: str
-    sentence: int  # from 0, as captions/sentences.py splits
-    claim: str
-    verdict: str  # one of VERDICTS
-    raw: str  # the judge's own words
-    judge: str
-    prompt: str  # digest of the wording of the questions
+    image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    layer: str = ""
+    sentence: Annotated[int, Field(ge=0)] = field(kw_only=True)  # from 0, as captions/sentences.py splits
+    claim: str = ""
+    verdict: Annotated[str, Field(pattern=f"^({'|'.join(VERDICTS)})$")] = field(kw_only=True)
+    raw: str = ""  # the judge's own words
+    judge: str = ""
+    prompt: str = ""  # digest of the wording of the questions
 
 
 @dataclass(frozen=True)
@@ -111,34 +113,29 @@ def place_of(one: Verdict) -> Place:
     return one.image, one.sentence, one.claim
 
 
-def read_checked(path: Path) -> dict[Place, str]:
-    """The verdicts of a file in the form of LAYER.claims.jsonl; `UsageError` names the first bad line."""
-    found: dict[Place, str] = {}
+def read_verdicts(path: Path, layer: str | None = None) -> Iterator[Verdict]:
+    """The lines of such a file, a judge's or one that people wrote; only image, sentence and verdict must be.
+
+    `UsageError` names the first that is bad or, where a layer is named, of another layer.
+    """
+    read = TypeAdapter(Verdict).validate_json
+    todo = 'give {"image", "layer", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                one = json.loads(line)
-                match one:
-                    case {"image": str(), "sentence": int(), "claim": str()} if (
-                        one.get("verdict") in VERDICTS
-                    ):
-                        found[one["image"], one["sentence"], one["claim"]] = one["verdict"]
-                    case _:
-                        todo = (
-                            'give {"image", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
-                        )
-                        raise UsageError("not a checked claim", where=f"{path}:{number}", todo=todo)
-    except OSError as error:
-        raise UsageError(f"can't read the file ({error.strerror})", where=path) from None
-    except (ValueError, RecursionError):
-        raise UsageError("not a JSON Lines file", where=path) from None
-    return found
-
-
-def read_verdicts(path: Path) -> list[Verdict]:
-    """The lines of a LAYER.claims.jsonl; `SharecapError` if it is damaged."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return [Verdict(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
-        raise SharecapError(f"damaged verdicts ({error})", where=path) from None
+                try:
+                    one = read(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    place = ".".join(map(str, first["loc"]))
+                    what = f"bad verdict in line {number}, {place or 'as a whole'}: {first['msg']}"
+                    raise UsageError(what, where=path, todo=todo) from None
+                if layer is not None and one.layer != layer:
+                    what = f"line {number} is on layer {one.layer!r}, not {layer!r}"
+                    raise UsageError(what, where=path, todo="judge the layer itself")
+                yield one
+    except FileNotFoundError:
+        todo = "make them: sharecap judge DATASET LAYER --judge JUDGE"
+        raise UsageError("no verdicts on claims", where=path, todo=todo) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the verdicts ({error})", where=path, todo=todo) from None

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from sharecap import __version__
 from sharecap.artifact import Artifact, files_digest, key_of, mark_of, plain, stage, write_atomically
 from sharecap.captions.exports.parts import LeftOut, own_file
 from sharecap.captions.layer import open_layer, side_by_side
+from sharecap.captions.names import sure_of
 from sharecap.captions.prompts import Pack
 from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog
@@ -31,10 +32,11 @@ from sharecap.images.dataset import held
 from sharecap.images.duplicates import BITS, cluster, read_hashes
 from sharecap.model.build import Llava
 from sharecap.model.card import CARD, Score, card
-from sharecap.model.folder import load, template_of
+from sharecap.model.folder import abstain, load, template_of
 from sharecap.model.generation import Decoding, Generator, Query, Reply
 from sharecap.model.trainable import Rule
 from sharecap.quality.likeness import likeness
+from sharecap.recipes.captioner_names import sureness
 from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.recipes.run import Watch
 from sharecap.records import IMAGE_TOKEN, Caption, Conversation, Image, Turn
@@ -62,6 +64,7 @@ class Asked:
     held_out: float = 0.05  # share of the pictures that is never learned
     looked_at: int = 96  # held-out pictures that are captioned at each look; all of them at the end
     share: float = 1.0  # of the captions left that it learns from; a smaller share is part of a larger one
+    wrong_names: float | None = None  # share of the names that it may invent (captioner_names.py); None: any
     seed: int = 0  # which pictures are held out
 
 
@@ -168,7 +171,8 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
 
     The artifact, `to`/SHARE such as `to`/all, holds `model` and `held_out.jsonl` (every held-out picture's
     caption, the teacher's, and how alike they are, 0 to 1). Its metrics hold `quality`: per source and for
-    all, the mean likeness with its 95 % interval over pictures. `UsageError` if a captioner of other captions
+    all, the mean likeness with its 95 % interval over pictures; where names that it isn't sure of are left
+    out, `names`, a `Sureness`. `UsageError` if a captioner of other captions
     or settings is there.
     """
     found = split(asked)
@@ -176,6 +180,8 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
     assert isinstance(start, Path)
     decides = {f.name: getattr(training, f.name) for f in fields(TrainConfig) if f.name not in HOW}
     own = {key: value for key, value in vars(asked).items() if key not in ("dataset", "layer", "pack")}
+    if asked.wrong_names is None:
+        del own["wrong_names"]  # as those who were trained before this could be asked
     config = plain({"stage": STAGE, "train": decides, "pack": asked.pack.digest, **own})
     inputs = {
         "start": files_digest(start),
@@ -190,14 +196,21 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
     def work(place: Path) -> Mapping[str, Any]:
         rows = [pair.row() for pair in found.learned]
         model = load(start)
-        decoding = Decoding(max_new_tokens=room(found, model))
+        decoding = Decoding(max_new_tokens=room(found, model), leaves_loops=True)
         judge = partial(quality_of, found.held_out[: asked.looked_at], decoding)
         with watch(f"captioner, {name_of(asked.share)} captions") as progress:
             made = train(training, model, rows, place, progress, judge=judge)
         if (place / BEST).exists():
             shutil.rmtree(place / MODEL)
             (place / BEST).rename(place / MODEL)
-        replies = said_of(found.held_out, decoding, load(place / MODEL))
+        told_chances = replace(decoding, chances=asked.wrong_names is not None)
+        replies = said_of(found.held_out, told_chances, load(place / MODEL))
+        sure = None
+        if asked.wrong_names is not None:
+            words = [pair.caption.text for pair in found.held_out]
+            sure = sureness(replies, words, asked.wrong_names)
+            abstain(place / MODEL, sure.least)
+            replies = [replace(x, text=sure_of(x.text, x.chances, sure.least)) for x in replies]
         write_atomically(place / HELD_OUT, "".join(lines_of(found.held_out, replies)))
         quality = qualities(found.held_out, replies)
         told = {"config": config, "inputs": inputs, "metrics": made, "code_version": __version__}
@@ -209,6 +222,7 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
             "spent_usd": found.spent_usd,
             "cut_off": sum(reply.finish_reason == "length" for reply in replies),
             "quality": plain(quality),
+            **({"names": plain(sure)} if sure else {}),
         }
 
     to.mkdir(parents=True, exist_ok=True)

@@ -115,9 +115,8 @@ class Asked:
             generator.heard = heard
             limit = request.sampling.max_tokens
             try:
-                (reply,) = generator.generate(
-                    [Query((picture,), request.prompt)], Decoding(max_new_tokens=limit)
-                )
+                decoding = Decoding(max_new_tokens=limit, leaves_loops=True)
+                (reply,) = generator.generate([Query((picture,), request.prompt)], decoding)
             finally:
                 generator.heard = None
             put(reply.text[len(said) :] if reply.text.startswith(said) else "")

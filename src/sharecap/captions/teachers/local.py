@@ -1,7 +1,9 @@
 """A captioner that is a model directory on this machine: the trained captioner (paper, section 3.2).
 
 Requests that wait at the same time are answered in one call, by one worker thread that owns the writers: more
-of them than are written at a time, so that a caption that ends makes room for another.
+of them than are written at a time, so that a caption that ends makes room for another. A caption that begins
+to go round in circles is led out of them, and a captioner that was trained to abstain leaves out what names
+it isn't sure of (`names.py`).
 torch is imported when the first request comes, never before.
 """
 
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sharecap import artifact
 from sharecap.captions.captioner import ANYWHERE, Answer, FatalError, Place, Request, Sampling
+from sharecap.captions.names import sure_of
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
 from sharecap.images.place import place_of, verified
@@ -45,6 +48,7 @@ class LocalCaptioner:
         self.concurrency = 4 * batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
         self._writers: Writers | None = None
+        self._least: float | None = None  # probability of a name that is given; None: of any
         self._waiting: list[Waiting] = []
         self._batcher: asyncio.Task[None] | None = None
 
@@ -112,9 +116,11 @@ class LocalCaptioner:
     ) -> list[Answer | SharecapError]:
         """Answers about pictures, and broken pictures' errors in their places."""
         from sharecap.captions.teachers.writers import Writers
+        from sharecap.model.folder import names_at_least
         from sharecap.model.generation import Decoding, Query
 
         if self._writers is None:
+            self._least = names_at_least(self.directory)
             self._writers = Writers(self.directory, self._batch_size)
         queries = [
             Query((picture,), request.prompt)
@@ -126,6 +132,8 @@ class LocalCaptioner:
             temperature=sampling.temperature or 0.0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             seed=sampling.seed or 0,
+            leaves_loops=True,
+            chances=self._least is not None,
         )
         replies = iter(self._writers.generate(queries, decoding))
         outcomes: list[Answer | SharecapError] = []
@@ -134,7 +142,8 @@ class LocalCaptioner:
                 outcomes.append(picture)
             else:
                 reply = next(replies)
-                outcomes.append(Answer(reply.text, reply.finish_reason, reply.usage))
+                text = reply.text if self._least is None else sure_of(reply.text, reply.chances, self._least)
+                outcomes.append(Answer(text, reply.finish_reason, reply.usage))
         return outcomes
 
 
