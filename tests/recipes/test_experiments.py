@@ -18,7 +18,7 @@ from sharecap.recipes.find import find_experiments, find_recipe
 from sharecap.recipes.published import LLAVA_MIX_665K, SHAREGPT4V_MIX_665K, SHAREGPT4V_PT
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [name for name, make in EXPERIMENTS.items() if make().designs])
 def test_every_claim_is_about_two_rows_that_differ_in_what_is_trained(name: str) -> None:
     experiment = EXPERIMENTS[name]()
     assert experiment.name == name

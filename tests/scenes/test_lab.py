@@ -11,7 +11,7 @@ from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes import lab_report
 from sharecap.scenes.facts import stated, truth
 from sharecap.scenes.lab import Bench, name_of, ordered, right_sentences, run
-from sharecap.scenes.lab_scores import Tried, outcome, over_seeds
+from sharecap.scenes.lab_scores import Tried, over_seeds, p_of
 from sharecap.scenes.language import TOPICS, describe
 from sharecap.scenes.summary_captions import file_of
 from sharecap.statistics import Estimate
@@ -34,11 +34,26 @@ TABLE = Experiment(
 )
 
 
+BESIDE = Experiment(
+    "beside",
+    "Both",
+    "Table 2",
+    "About as good.",
+    (),
+    (
+        Claim("captioner", "teacher", equal=True, measure="preference"),
+        Claim("captioner", "teacher", equal=True, measure="facts"),
+    ),
+    "Nothing.",
+    captioners=("teacher", "captioner"),
+)
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The table's models, taught and examined once."""
     made = Bench(tmp_path_factory.mktemp("lab") / "seed-1", SPEC)
-    run(made, TABLE.designs, jobs=2)
+    run(made, [TABLE, BESIDE], jobs=2)
     return made
 
 
@@ -46,7 +61,7 @@ def test_every_row_has_an_exam_and_a_second_run_does_nothing(bench: Bench) -> No
     before = {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")}
     for design in TABLE.designs:
         assert bench.exam_path(design) / "manifest.json" in before
-    run(bench, TABLE.designs, jobs=1)
+    run(bench, [TABLE], jobs=1)
     assert {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")} == before
 
 
@@ -77,8 +92,8 @@ def test_a_noisy_teacher_is_noisy_and_a_frozen_tower_frozen(bench: Bench) -> Non
 
 
 def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_path: Path) -> None:
-    found = outcome(TABLE, {1: bench})
-    page = lab_report.write(found, tmp_path)
+    found, spent = lab_report.read(TABLE, {1: bench})
+    page = lab_report.write(found, spent, tmp_path)
     text = page.read_text()
     for design in TABLE.designs:
         assert design.name in text
@@ -86,12 +101,12 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert [one["verdict"] for one in told["claims"]] == [one.verdict for one in found.tried]
     assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found))
+    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found, spent))
 
 
 def test_a_verdict_needs_its_whole_interval() -> None:
     def verdict(low: float | None, high: float | None, *, equal: bool = False) -> str:
-        return Tried(Claim("a", "b", equal=equal), Estimate(1.0, low, high), (), {}).verdict
+        return Tried(Claim("a", "b", equal=equal), Estimate(1.0, low, high), ()).verdict
 
     assert verdict(0.1, 2.0) == "agrees"
     assert verdict(-2.0, -0.1) == "contradicts"
