@@ -43,7 +43,7 @@ CAPTIONER_BESIDE_TEACHER = (
     "  sharecap caption HELDOUT --teacher local:runs/captioner/model --prompts unified --layer captioner",
     "  sharecap caption HELDOUT --teacher TEACHER --layer teacher",
     "  sharecap prefer HELDOUT captioner teacher --judge JUDGE",
-    "  sharecap measure HELDOUT teacher captioner",
+    "  sharecap quality HELDOUT teacher captioner",
 )
 """Table 2 needs no recipe: each of its steps is a command."""
 

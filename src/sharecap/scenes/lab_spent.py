@@ -40,9 +40,7 @@ def last_stages(experiment: Experiment, bench: Bench) -> list[Path]:
 
 def behind(last: Iterable[Path], root: Path) -> list[Artifact]:
     """These stages and all that they were made from, found by the digests in their manifests."""
-    places = [*root.iterdir(), *root.glob("lab/*"), *root.glob("lab/*/*")]
-    made = [artifact.read(place) for place in places if (place / MANIFEST).is_file()]
-    known = {one.digest: one for one in made}
+    known = {one.digest: one for one in stages_in(root)}
     found: dict[Path, Artifact] = {}
     todo = [artifact.read(path) for path in last]
     while todo:
@@ -51,6 +49,12 @@ def behind(last: Iterable[Path], root: Path) -> list[Artifact]:
             found[one.path] = one
             todo += [known[digest] for digest in one.inputs.values() if digest in known]
     return list(found.values())
+
+
+def stages_in(root: Path) -> list[Artifact]:
+    """Every finished stage of a world."""
+    places = [*root.iterdir(), *root.glob("lab/*"), *root.glob("lab/*/*")]
+    return [artifact.read(place) for place in places if (place / MANIFEST).is_file()]
 
 
 def told(found: Spent, worlds: int) -> str:
