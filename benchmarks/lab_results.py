@@ -71,7 +71,7 @@ def markdown(found: Outcome, spent: lab_spent.Spent, picture: str) -> Iterator[s
         yield ""
     paid = "" if spent.teacher_usd is None else f"; the teacher would have cost {dollars(spent.teacher_usd)}"
     intervals = "Student's over the worlds" if worlds > 1 else "over this world's pictures"
-    yield f"{found.asked.capitalize()}, seeds {seeds}; 95 % intervals, {intervals}. "
+    yield f"{found.asked.capitalize()}, seed{'s' * (worlds > 1)} {seeds}; 95 % intervals, {intervals}."
     yield f"{number(spent.core_minutes, 0)} core-minutes of stages, shared ones included{paid}."
     yield ""
     yield f"What follows: {lab_report.follows(found)}"
@@ -104,9 +104,10 @@ def total(benches: Mapping[int, Bench]) -> str:
     """What all finished stages of all worlds took, each once."""
     stages = [one for bench in benches.values() for one in lab_spent.stages_in(bench.root)]
     seconds = sum(one.seconds for one in stages)
+    worlds = f"{len(benches)} world{'s' * (len(benches) > 1)}"
     return (
-        f"All {len(stages)} stages of {len(benches)} worlds: {number(seconds / 60, 0)} core-minutes of "
-        "working time by the clock, one core a stage."
+        f"All {len(stages)} stages of {worlds}: {number(seconds / 60, 0)} core-minutes of working time by "
+        "the clock, one core a stage."
     )
 
 

@@ -185,7 +185,7 @@ def captioner_and_teacher() -> Experiment:
         ),
         "Have a teacher caption a first set only, and the captioner all the rest.",
         note="In the paper people compare. Here a judge does who knows the truth: it prefers the caption "
-        "with the higher F1, however small the difference, so it finds far fewer pairs comparable. The "
+        "with the higher F1, however small the difference. The "
         "captioner has learned from a few thousand captions, the paper's from a hundred thousand.",
         captioners=("teacher", "captioner"),
     )
@@ -231,7 +231,7 @@ def trimmed() -> Experiment:
         "Captions without their wrong sentences make a better model than the same captions as they are.",
         (replace(BASE, name="as they are"), replace(BASE, name="trimmed", pretrain="trimmed")),
         (Claim("trimmed", "as they are"),),
-        "If it holds, checking claims is worth its price before training.",
+        "Checking claims before training is worth its price.",
         note="What is wrong is known exactly here; a judge of real captions errs.",
     )
 
@@ -252,7 +252,7 @@ def blends() -> Experiment:
             Claim("behind alt-text", "detailed", equal=True),
             Claim("short and detailed", "detailed", equal=True),
         ),
-        "If it holds, what the web wrote can stay.",
+        "What the web wrote can stay.",
     )
 
 
@@ -269,7 +269,7 @@ def prompts() -> Experiment:
             replace(BASE, name="a prompt for each source", pretrain="teacher"),
         ),
         (Claim("a prompt for each source", "one prompt"),),
-        "If it holds, writing six prompts is the cheapest improvement of all.",
+        "Writing six prompts is the cheapest improvement of all.",
     )
 
 
@@ -283,7 +283,7 @@ def noise() -> Experiment:
         "A teacher's mistakes make the model worse.",
         tuple(replace(BASE, name=f"{rate:.0%} wrong", pretrain="teacher", mistakes=rate) for rate in rates),
         tuple(Claim("2% wrong", f"{rate:.0%} wrong") for rate in rates[1:]),
-        "It tells how good a cheaper teacher must be.",
+        "Count a cheaper teacher's mistakes before its price.",
         curve="mistakes",
     )
 

@@ -161,9 +161,14 @@ def mean(values: Floats, weights: Floats) -> float:
 
 def scaled(found: Mapping[str, float | None], factor: float) -> Estimate:
     """An estimate as it stands in JSON, times `factor`."""
-    value, low, high = (None if found[k] is None else factor * found[k] for k in ("value", "low", "high"))
+
+    def of(name: str) -> float | None:
+        number = found[name]
+        return None if number is None else factor * number
+
+    value = of("value")
     assert value is not None
-    return Estimate(value, low, high)
+    return Estimate(value, of("low"), of("high"))
 
 
 # The table.

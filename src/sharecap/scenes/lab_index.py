@@ -11,6 +11,8 @@ from sharecap.report.html import write_report
 from sharecap.scenes.lab_report import STATUS
 
 INDEX = "index.html"
+MANY = {"agrees": "agree", "contradicts": "contradict"}
+"""Verdicts of more than one claim."""
 
 
 def write_index(root: Path) -> Path:
@@ -44,7 +46,7 @@ def link_to(path: Path) -> d.Link:
     except (ValueError, KeyError, TypeError):
         text = "These results are damaged or of another version: run its command again."
         return d.Link(f"{path.stem}.html", path.stem, text)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) or "no claim"
-    text = f"({where or 'beyond the paper'}). {claim} {told}, {worlds} world{'s' * (worlds > 1)}."
+    told = ", ".join(f"{n} {v if n == 1 else MANY.get(v, v)}" for v, n in verdicts.items()) or "none"
+    text = f"({where or 'beyond the paper'}). {claim} Claims: {told}, in {worlds} world{'s' * (worlds > 1)}."
     worst = "contradicts" if "contradicts" in verdicts else "agrees" if set(verdicts) == {"agrees"} else ""
     return d.Link(f"{path.stem}.html", title, text, STATUS.get(worst, "neutral"))

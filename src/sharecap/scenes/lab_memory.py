@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sharecap import artifact
 from sharecap.artifact import Artifact
 from sharecap.recipes.design import Design
-from sharecap.recipes.peers import MARKS, TOWER_SHARES
+from sharecap.recipes.peers import TOWER_SHARES
 from sharecap.scenes.lab import Bench
 from sharecap.scenes.lab_scores import Cell, Detail, over_seeds
 from sharecap.scenes.summary_course import METRICS
@@ -42,7 +42,7 @@ def memory_and_time(designs: Sequence[Design], benches: Mapping[int, Bench]) -> 
         "Of pre-training. Held: weights, gradients, optimiser and activations of the largest step, traced on "
         "its shapes, without the program around them; the runs recorded only the highest mark of processes "
         "that had trained other models before. A step's time is the median by the clock of a machine that "
-        f"did other work beside. Published: Table 6, for 7 billion parameters. {MARKS}"
+        "did other work beside. Published: Table 6, for 7B; †: not read in the paper itself."
     )
     return Detail("Memory and time beside the scores", columns, tuple(rows), note)
 

@@ -117,7 +117,7 @@ def sentence(one: Tried) -> str:
         ("preference", False): "preferred to",
         ("preference", True): "preferred about as often as",
     }[one.claim.measure, one.claim.equal]
-    told = f"“{one.claim.row}” {how} “{one.claim.than}”: {between(one.difference)}, {one.verdict}"
+    told = f"“{one.claim.row}” {how} “{one.claim.than}”: {between(one.difference)} points, {one.verdict}"
     return f"{told}; the paper: {one.claim.paper}" if one.claim.paper else told
 
 
@@ -218,8 +218,8 @@ def table(one: Detail) -> d.Table:
 
 def cell_of(cell: Cell, one: Detail) -> d.Cell:
     """As a table's cell."""
-    if isinstance(cell, Estimate):
-        return interval(cell, signed=one.signed, digits=one.digits)
+    if isinstance(cell, Estimate):  # in words: columns here have scales of their own, and there are many
+        return between(cell, signed=one.signed, digits=one.digits)
     return d.Number(cell, one.digits) if isinstance(cell, float) else cell
 
 
@@ -228,14 +228,18 @@ def follows(found: Outcome) -> str:
     verdicts = {one.verdict for one in found.tried}
     told = found.experiment.follows
     if verdicts == {"agrees"}:
-        return f"Every claim holds here. {told}"
-    if "contradicts" in verdicts:
-        return f"Not every claim holds here, so this small world is no ground for what would follow: {told}"
-    if len(verdicts) > 1:
-        return f"Some claims hold here and none is contradicted. If all are true: {told}"
+        text = f"Every claim holds here. {told}"
+    elif "contradicts" in verdicts:
+        text = f"Not every claim holds here, so this is no ground for what would follow: {told}"
+    elif len(verdicts) > 1:
+        text = f"Some claims hold here and none is contradicted. If all are true: {told}"
+    else:
+        text = f"Not decided here: the intervals are too wide. If the claim is true: {told}"
+    if len(found.seeds) > 1:
+        return text
     return (
-        "Not decided here: intervals are too wide. More worlds (--seeds) make them narrower. If the claim is "
-        f"true: {told}"
+        f"{text} This is one world only: how lucky its models were in learning is not in the intervals, "
+        "which are over its pictures. More worlds (--seeds) tell."
     )
 
 
