@@ -2,23 +2,46 @@
 
 import json
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlavaForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from sharecap.cli import app
-from sharecap.errors import UsageError
-from sharecap.model.trainable import Rule
+from sharecap.errors import SharecapError, UsageError
+from sharecap.model.build import Parts
+from sharecap.model.trainable import Rule, part_of, resolve
+from sharecap.recipes import files
 from sharecap.recipes.at_size import recipes_of
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.recipes.experiments import EXPERIMENTS
 from sharecap.recipes.find import find_experiments, find_recipe
+from sharecap.recipes.peers import PEERS, TOWER_SHARES
 from sharecap.recipes.published import LLAVA_MIX_665K, SHAREGPT4V_MIX_665K, SHAREGPT4V_PT
+from sharecap.recipes.shapes import shape_of
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+def facts() -> str:
+    """The paper's figures as they were read from it, where they lie beside this checkout."""
+    for place in Path(__file__).parents:
+        if (place / "shared/facts/paper.md").exists():
+            return (place / "shared/facts/paper.md").read_text()
+    pytest.skip("the paper's figures are not beside this checkout")
+
+
+def cells(line: str) -> list[str]:
+    """Of a line of a Markdown table, without emphasis."""
+    found = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    return [cell.strip("*") if cell.startswith("**") else cell for cell in found]
+
+
+@pytest.mark.parametrize("name", [name for name, make in EXPERIMENTS.items() if make().designs])
 def test_every_claim_is_about_two_rows_that_differ_in_what_is_trained(name: str) -> None:
     experiment = EXPERIMENTS[name]()
     assert experiment.name == name
@@ -74,17 +97,113 @@ def test_fewer_captions_are_fewer_steps_of_the_same_file() -> None:
 
 
 def test_published_differences_are_those_of_the_facts() -> None:
-    facts = Path(__file__).parents[3] / "shared" / "facts" / "paper.md"
-    if not facts.exists():
-        pytest.skip("the paper's figures are not beside this checkout")
     table = re.findall(
-        r"^\| [✗✓] \| [✗✓] \| \**([\d.]+)\** \| \**([\d.]+)\** \| \**([\d.]+)\** \|", facts.read_text(), re.M
+        r"^\| [✗✓] \| [✗✓] \| \**([\d.]+)\** \| \**([\d.]+)\** \| \**([\d.]+)\** \|", facts(), re.M
     )
     neither, sft, pretraining, both = ([float(x) for x in row] for row in table)
     rows = {"neither": neither, "instructions only": sft, "pre-training only": pretraining, "both": both}
     for claim in EXPERIMENTS["where_captions_help"]().claims:
         told = [float(x) for x in re.findall(r"\+([\d.]+)", claim.paper)]
         assert told == [round(a - b, 1) for a, b in zip(rows[claim.row], rows[claim.than], strict=True)]
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+def test_every_recipe_of_every_table_resolves_on_the_meta_device(size: str) -> None:
+    models: dict[Any, Any] = {}
+    for recipe in (one for make in EXPERIMENTS.values() for one in recipes_of(make(), size)):
+        if recipe.parts not in models:
+            with torch.device("meta"):
+                if isinstance(recipe.parts, Path):  # a Qwen-VL of the size of the released one
+                    models[recipe.parts] = Qwen3VLForConditionalGeneration(Qwen3VLConfig())
+                else:
+                    models[recipe.parts] = LlavaForConditionalGeneration(shape_of(recipe.parts))
+        for stage in recipe.stages:
+            learns = resolve(models[recipe.parts], stage.train.rules)
+            assert {part_of(name) for name in learns.rates} == {
+                rule.part for rule in stage.train.rules if rule.learning_rate
+            }
+            assert stage.train.steps_for(sum(kind.rows for one in stage.rows for kind in one.kinds)) > 10
+    assert len(models) == 4
+
+
+def test_the_papers_values_are_those_of_the_facts() -> None:
+    text = facts()
+    recipe = find_recipe("lab:main_table:paper:llava_1_5_7b")
+    stages = {
+        "e.3": recipe.stage("pretrain-captioner-tower0.5"),
+        "e.4": recipe.stage("sft-captioner-tower0.5-teacher"),
+    }
+    for heading, stage in stages.items():
+        section = text.partition(f"### {heading} ")[2].partition("### ")[0]
+        rows = {row[0]: row[1] for row in map(cells, section.splitlines()) if len(row) > 1}
+        told, train = " ".join(rows.values()), stage.train
+        assert Path(stage.rows[0].file).name == rows["data"]
+        assert {rule.learning_rate for rule in train.rules if rule.learning_rate} == {2e-5}
+        assert "2e-5" in told
+        batch = rows.get("global batch") or rows["lr / batch / epochs"].split("/")[1]
+        assert train.batch_rows == int(re.findall(r"\d+", batch)[0])
+        assert train.epochs == 1
+        assert train.warmup_ratio == float(re.findall(r"warmup(?:_ratio)? ([\d.]+)", rows["schedule"])[0])
+        assert train.weight_decay == 0
+        assert re.search(r"weight decay 0|wd 0", rows["schedule"])
+        assert train.precision == "bf16"
+        version = re.findall(r"`--version (\w+)`", rows["prompt"])[0]
+        assert train.template == {"plain": "plain", "v1": "vicuna_v1"}[version]
+    vision = stages["e.3"].train.rules[0]
+    assert f"blocks {vision.from_block}..23" in text.partition("### e.3 ")[2]
+    assert [rule.part for rule in stages["e.4"].train.rules] == ["projector", "language"]
+    align = text.partition("### e.2 ")[2].partition("### ")[0]
+    train = recipe.stage("align").train
+    assert (
+        f"lr {train.rules[0].learning_rate:.0e}, bs {train.batch_rows}, {train.epochs} epoch"
+        in align.replace("1e-3", "1e-03")
+    )
+    assert [rule.part for rule in train.rules] == ["projector"]
+    parts = recipe.parts
+    assert isinstance(parts, Parts)
+    assert f"Vision: {parts.vision};" in text
+    assert f"LLM: {parts.language} (13B variant: vicuna-13b-v1.5)" in text
+
+
+def test_published_peers_are_those_of_the_facts() -> None:
+    text = facts().partition("### f.2 ")[2].partition("### ")[0].partition("---\n## g")[0]
+    found = [cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
+    told = [[re.sub(r" \(.*", "", cell).replace("–", "") for cell in row] for row in found]
+    assert [[one.model, *one.scores] for one in PEERS] == [[row[0], *row[2:]] for row in told]
+    blocks = facts().partition("**g.4 ")[2].partition("**g.5")[0]
+    of_24 = [cells(line) for line in blocks.splitlines() if re.match(r"\| \**\d", line)]
+    shares = {1 - int(re.findall(r"\d+", row[0])[0]) / 24: (row[1], " / ".join(row[2:])) for row in of_24}
+    assert shares == TOWER_SHARES
+
+
+def test_stand_ins_of_the_published_files_are_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    recipe = find_recipe("lab:where_captions_help:paper:llava_1_5_7b")
+    talk = [{"from": "human", "value": "Look.\n<image>"}, {"from": "gpt", "value": "A cat."}]
+    marked = [turn | {"markdown": {"answer": "", "index": 0}} for turn in talk]
+    rows = [
+        {"id": "sa_1", "image": "sam/images/sa_1.jpg", "conversations": talk},
+        {"id": "0", "image": "coco/train2017/0.jpg", "conversations": [*talk, *talk[1:], *talk[1:]]},
+        {"id": "wgByO4Y_0", "model": "", "conversations": marked},
+    ]
+    for source in dict.fromkeys(one for stage in recipe.stages for one in stage.rows):
+        file = tmp_path / source.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / source.images).mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(rows[:1] if "mix" not in file.name else [rows[0], rows[2]]))
+    files.check(recipe.stages, tmp_path)
+    for stage in recipe.stages:
+        read = list(files.rows_of(stage, tmp_path))
+        assert read[0].images[0].endswith("sam/images/sa_1.jpg")
+        assert all([turn.role for turn in row.turns] == ["user", "assistant"] for row in read)
+    wrong = tmp_path / recipe.stage("align").rows[0].file
+    wrong.write_text(json.dumps([{"id": "1", "image": "x.jpg", "caption": "A cat."}]))
+    with pytest.raises(SharecapError, match=r'row 0: no "conversations" \(id 1\)'):
+        list(files.rows_of(recipe.stage("align"), tmp_path))
+    wrong.unlink()
+    with pytest.raises(
+        UsageError, match=r"1 of 4 files of rows are missing.*blip_laion_cc_sbu_558k\.json \(from"
+    ):
+        files.check(recipe.stages, tmp_path)
 
 
 def test_an_unknown_name_size_or_row_is_one_clear_line() -> None:
@@ -111,9 +230,78 @@ def test_a_users_own_table_is_found_in_a_file(tmp_path: Path) -> None:
     assert [design.name for design in found.designs] == ["all", "few"]
 
 
+MINE = """
+from dataclasses import replace
+from sharecap.recipes.design import Claim, Design, Experiment
+def table(**more):
+    rows = (Design("a"), Design("b", images=0.5))
+    told = dict(name="mine", title="", where="", claim="", designs=rows, claims=(), follows="")
+    return Experiment(**(told | more))
+def fine(): return table(claims=(Claim("a", "b"),))
+def design(): return Design("a", pretrain="gpt4")
+def share(): return Design("a", images=2)
+def model(): return Design("a", model=None)
+def slash(): return table(name="../mine")
+def words(): return table(title=None)
+def rows(): return table(designs=("a", "b"))
+def none(): return table(designs=())
+def curve(): return table(curve="colour")
+def measure(): return table(claims=(Claim("a", "b", measure="taste"),))
+def number(): return 3
+def asks(it): return table()
+def missing_name(): return tabel()
+value = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        ("design", "unknown pretrain 'gpt4': row 'a'. known: none, questions"),
+        ("share", "images=2 is no share: row 'a'. give one from 0 to 1"),
+        ("model", "unknown model None: row 'a'. known: llava_7b"),
+        ("slash", "not a name for an experiment: '../mine'"),
+        ("words", "title=None is no text: experiment 'mine'"),
+        ("rows", "designs are something else: experiment 'mine'"),
+        ("none", "rows must be one or more"),
+        ("curve", "unknown curve 'colour': experiment 'mine'. known: images, tower, mistakes"),
+        ("measure", "unknown a claim's measure 'taste'"),
+        ("number", "no experiment but int"),
+        ("value", "no experiment but a int, which can't be called"),
+        ("asks", "fails (TypeError: asks() missing 1 required"),
+        ("missing_name", "fails (NameError: name 'tabel' is not defined)"),
+        ("gone", "no function 'gone'"),
+    ],
+)
+def test_a_users_bad_table_is_one_clear_line(tmp_path: Path, function: str, why: str) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    with pytest.raises(UsageError) as found:
+        find_experiments([f"{tmp_path / 'mine.py'}:{function}"])
+    assert why in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_file_that_is_no_python_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def fine():\n    return 1\n\ndef broken(:\n")
+    with pytest.raises(UsageError, match=r"this is no Python \(.*\): .*mine\.py:4\. mend that line"):
+        find_experiments([f"{tmp_path / 'mine.py'}:fine"])
+
+
 def test_the_command_lists_tables_and_says_what_to_type_for_real_models() -> None:
     listed = CliRunner().invoke(app, ["lab", "--list"])
     assert listed.exit_code == 0
     assert all(name in listed.output for name in EXPERIMENTS)
     told = CliRunner().invoke(app, ["lab", "caption_quality", "--size", "paper", "--json"])
     assert json.loads(told.output) == {"recipes": ["caption_quality:paper:llava_1_5_7b"]}
+    beside = CliRunner().invoke(app, ["lab", "captioner_and_teacher", "--size", "paper"])
+    assert "sharecap prefer HELDOUT captioner teacher" in beside.output
+    with pytest.raises(UsageError, match="no model learns in it"):
+        find_recipe("lab:captioner_and_teacher:paper:llava_1_5_7b")
+    real = CliRunner().invoke(app, ["lab", "all", "--size", "small"]).output
+    lines = [shlex.split(line) for line in real.splitlines() if line.startswith("  sharecap")]
+    for _, name, *words in lines:
+        command = get_command(app).commands[name]  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):
+            command = command.commands[words[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known

@@ -5,13 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sharecap.cli import app
 from sharecap.data.rows import read_rows
+from sharecap.errors import UsageError
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes import lab_report
 from sharecap.scenes.facts import stated, truth
 from sharecap.scenes.lab import Bench, name_of, ordered, right_sentences, run
-from sharecap.scenes.lab_scores import Tried, outcome, over_seeds
+from sharecap.scenes.lab_captions import compare
+from sharecap.scenes.lab_index import write_index
+from sharecap.scenes.lab_memory import memory_and_time
+from sharecap.scenes.lab_missing import bench_of, benches_in, missing, missing_lines
+from sharecap.scenes.lab_scores import Tried, over_seeds, p_of
 from sharecap.scenes.language import TOPICS, describe
 from sharecap.scenes.summary_captions import file_of
 from sharecap.statistics import Estimate
@@ -34,11 +41,26 @@ TABLE = Experiment(
 )
 
 
+BESIDE = Experiment(
+    "beside",
+    "Both",
+    "Table 2",
+    "About as good.",
+    (),
+    (
+        Claim("captioner", "teacher", equal=True, measure="preference"),
+        Claim("captioner", "teacher", equal=True, measure="facts"),
+    ),
+    "Nothing.",
+    captioners=("teacher", "captioner"),
+)
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The table's models, taught and examined once."""
     made = Bench(tmp_path_factory.mktemp("lab") / "seed-1", SPEC)
-    run(made, TABLE.designs, jobs=2)
+    run(made, [TABLE, BESIDE], jobs=2)
     return made
 
 
@@ -46,7 +68,7 @@ def test_every_row_has_an_exam_and_a_second_run_does_nothing(bench: Bench) -> No
     before = {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")}
     for design in TABLE.designs:
         assert bench.exam_path(design) / "manifest.json" in before
-    run(bench, TABLE.designs, jobs=1)
+    run(bench, [TABLE], jobs=1)
     assert {p: p.stat().st_mtime_ns for p in bench.root.rglob("manifest.json")} == before
 
 
@@ -77,8 +99,8 @@ def test_a_noisy_teacher_is_noisy_and_a_frozen_tower_frozen(bench: Bench) -> Non
 
 
 def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_path: Path) -> None:
-    found = outcome(TABLE, {1: bench})
-    page = lab_report.write(found, tmp_path)
+    found, spent = lab_report.read(TABLE, {1: bench})
+    page = lab_report.write(found, spent, tmp_path)
     text = page.read_text()
     for design in TABLE.designs:
         assert design.name in text
@@ -86,12 +108,113 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert [one["verdict"] for one in told["claims"]] == [one.verdict for one in found.tried]
     assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found))
+    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found, spent))
+
+
+def test_a_page_reads_from_claim_to_what_it_took(bench: Bench, tmp_path: Path) -> None:
+    found, spent = lab_report.read(TABLE, {1: bench})
+    text = lab_report.write(found, spent, tmp_path).read_text()
+    order = ["Captions help.", "<h2>What came out", "data:image/png", "Every claim", "<h2>What follows"]
+    order.append("<h2>What it took")
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    told = json.loads((tmp_path / "tiny.json").read_text())
+    assert told["spent"]["teacher_usd"] > 0
+    # The teacher is asked for the first set and for the noisy one; the world is drawn once for all rows.
+    noisy = json.loads((bench.root / "lab/captions/scenes-0.5/manifest.json").read_text())
+    first = json.loads((bench.root / "first/manifest.json").read_text())
+    assert told["spent"]["teacher_usd"] == pytest.approx(
+        noisy["metrics"]["cost_usd"] + first["metrics"]["cost_usd"]
+    )
+    assert [one["title"] for one in told["details"]] == ["Benchmark by benchmark", "Time of each model"]
+
+
+def test_memory_stands_beside_the_scores_and_grows_with_what_learns(bench: Bench) -> None:
+    frozen, half = TABLE.design("noisy"), BASE
+    detail = memory_and_time([frozen, half], {1: bench})
+    (_, less), (_, more) = detail.rows
+    learning, held = zip(less[:2], more[:2], strict=True)
+    assert learning[0] < learning[1]
+    # Gradient and two moments of fp32 for each weight more that learns: 12 bytes, beside what is kept for it.
+    assert (held[1] - held[0]) * 2**20 > 12 * (learning[1] - learning[0]) * 1e3
+    assert (less[-2], more[-2]) == ("49.6", "56.7")
+
+
+def test_a_captioner_is_compared_with_its_teacher_without_training(bench: Bench, tmp_path: Path) -> None:
+    compare(bench)
+    before = (bench.root / "lab/compared/manifest.json").stat().st_mtime_ns
+    found, spent = lab_report.read(BESIDE, {1: bench})
+    compare(bench)
+    assert (bench.root / "lab/compared/manifest.json").stat().st_mtime_ns == before
+    preference, facts = found.tried
+    # Nobody who has learned for 60 steps describes as well as one who knows: the judge has to see it.
+    assert preference.verdict == facts.verdict == "contradicts"
+    teacher, captioner = found.rows
+    assert facts.difference.value == pytest.approx(captioner.score.value - teacher.score.value)
+    preferred, by_source, words = found.details
+    (_, here), (_, paper) = preferred.rows
+    assert sum(one.value for one in here if isinstance(one, Estimate)) == pytest.approx(100)
+    assert paper == (38.2, 35.3, 26.5)
+    of_source = dict(by_source.rows)
+    everyone = of_source["all sources, teacher"]
+    assert sum(c[0] for n, c in of_source.items() if n.endswith("teacher")) == 2 * everyone[0]
+    assert dict(words.rows)["nouns, %"][0].value > 10
+    assert "published" in lab_report.write(found, spent, tmp_path).read_text()
+
+
+def test_what_two_worlds_say_has_students_intervals_over_them(bench: Bench) -> None:
+    found, spent = lab_report.read(BESIDE, {1: bench, 2: bench})
+    alone, _ = lab_report.read(BESIDE, {1: bench})
+    # Equal worlds don't differ: an interval of no width, round the same value.
+    for one, two in zip(alone.tried, found.tried, strict=True):
+        assert two.difference.low == two.difference.high == pytest.approx(one.difference.value)
+        assert two.p == 0.0
+    assert spent.stages == 2 * lab_report.read(BESIDE, {1: bench})[1].stages
+
+
+def test_what_is_missing_is_said_world_by_world(bench: Bench) -> None:
+    root = bench.root.parent
+    more = replace(TABLE, designs=(*TABLE.designs, replace(BASE, name="other", images=0.9)))
+    lines = list(missing_lines([TABLE, more], {1: bench, 7: bench_of(root, 7)}))
+    assert lines == [
+        "world 1, tiny: 4 of 5 are there, missing: other",
+        "world 7: nothing is there yet",
+    ]
+    assert missing(more, bench) == ["other"]
+    assert list(benches_in(root)) == [1]
+
+
+def test_the_index_leads_to_every_page_and_names_what_was_not_run(bench: Bench, tmp_path: Path) -> None:
+    found, spent = lab_report.read(TABLE, {1: bench})
+    lab_report.write(found, spent, tmp_path)
+    (tmp_path / "noise.html").write_text("older")
+    (tmp_path / "noise.json").write_text('{"claims": 3}')
+    text = write_index(tmp_path).read_text()
+    assert 'href="tiny.html"' in text
+    assert "damaged or of another version" in text
+    assert "sharecap lab caption_quality" in text
+    assert "sharecap lab noise" not in text
+
+
+def test_p_is_students_and_certain_where_worlds_agree_exactly() -> None:
+    # Student's t is 3.464 with two degrees of freedom.
+    assert p_of([1.0, 2.0, 3.0]) == pytest.approx(0.0742, abs=1e-4)
+    assert p_of([2.0, 2.0]) == 0.0
+    assert p_of([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("below", ["", "/deeper/lab"])
+def test_a_place_that_is_a_file_is_wrong_usage(tmp_path: Path, below: str) -> None:
+    (tmp_path / "lab").write_text("mine")
+    to = f"{tmp_path / 'lab'}{below}"
+    done = CliRunner().invoke(app, ["lab", "noise", "--to", to])
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == f"not a directory: {tmp_path / 'lab'}. choose another place with --to"
 
 
 def test_a_verdict_needs_its_whole_interval() -> None:
     def verdict(low: float | None, high: float | None, *, equal: bool = False) -> str:
-        return Tried(Claim("a", "b", equal=equal), Estimate(1.0, low, high), (), {}).verdict
+        return Tried(Claim("a", "b", equal=equal), Estimate(1.0, low, high), ()).verdict
 
     assert verdict(0.1, 2.0) == "agrees"
     assert verdict(-2.0, -0.1) == "contradicts"

@@ -39,25 +39,31 @@ def lab(
         from sharecap.recipes.at_size import command_lines, recipes_of
 
         found = [recipe for one in experiments for recipe in recipes_of(one, size)]
-        show({"recipes": [recipe.name for recipe in found]}, as_json, command_lines(found))
+        lines = command_lines(found, captioners=any(one.captioners for one in experiments))
+        show({"recipes": [recipe.name for recipe in found]}, as_json, lines)
         return
     from sharecap.scenes import lab_report
-    from sharecap.scenes.lab import Bench, name_of, run
-    from sharecap.scenes.lab_scores import outcome
-    from sharecap.scenes.quickstart import QuickstartSpec
+    from sharecap.scenes.lab import check_place, run
+    from sharecap.scenes.lab_captions import compare
+    from sharecap.scenes.lab_index import write_index
+    from sharecap.scenes.lab_missing import bench_of, missing_lines
+    from sharecap.scenes.quickstart import say
 
     root = to.resolve()
-    numbers = range(first_seed, first_seed + seeds)
-    benches = {seed: Bench(root / f"seed-{seed}", QuickstartSpec(seed=seed)) for seed in numbers}
-    designs = {name_of(design): design for one in experiments for design in one.designs}
+    check_place(root, experiments)
+    benches = {seed: bench_of(root, seed) for seed in range(first_seed, first_seed + seeds)}
+    for line in missing_lines(experiments, benches):
+        say(line)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for bench in benches.values():
-        run(bench, list(designs.values()), jobs=jobs or cores)
-    done = [outcome(one, benches) for one in experiments]
-    pages = [lab_report.write(found, root) for found in done]
-    told = [
-        line
-        for found, page in zip(done, pages, strict=True)
-        for line in (*lab_report.lines(found), f"  {page}")
-    ]
-    show({"experiments": [lab_report.as_data(found) for found in done]}, as_json, told)
+        run(bench, experiments, jobs=jobs or cores)
+        if any(one.captioners for one in experiments):
+            compare(bench)
+    told, data = [], []
+    for one in experiments:
+        came, spent = lab_report.read(one, benches)
+        page = lab_report.write(came, spent, root)
+        told += [*lab_report.lines(came, spent), f"  {page}"]
+        data.append(lab_report.as_data(came, spent))
+    index = write_index(root)
+    show({"experiments": data, "index": str(index)}, as_json, [*told, f"all: {index}"])

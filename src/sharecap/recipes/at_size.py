@@ -21,8 +21,9 @@ from sharecap.train.config import TrainConfig
 
 Size = Literal["small", "paper"]
 
-QWEN = Path("models/Qwen2.5-VL-7B-Instruct")
-"""Where a whole Qwen-VL is looked for; `--set parts=` names another place."""
+QWEN = Path("models/Qwen3-VL-8B-Instruct")
+"""Where a whole Qwen-VL is looked for, of the family that can be trained here (the paper's is the first one);
+`--set parts=` names another place."""
 
 BASES = {"llava_7b": llava_7b, "llava_1_5_7b": llava_1_5_7b, "llava_1_5_13b": llava_1_5_13b}
 
@@ -35,6 +36,16 @@ CAPTIONS: dict[Captions, Source] = {
 
 SMALL_LANGUAGE = {"llava_1_5_13b": "Qwen/Qwen2.5-1.5B-Instruct"}
 SMALL_STEPS = 0.1
+
+CAPTIONER_BESIDE_TEACHER = (
+    "a captioner beside its teacher, on images that it hasn't learned from",
+    "  sharecap captioner train DATASET teacher --from MODEL --to runs/captioner",
+    "  sharecap caption HELDOUT --teacher local:runs/captioner/model --prompts unified --layer captioner",
+    "  sharecap caption HELDOUT --teacher TEACHER --layer teacher",
+    "  sharecap prefer HELDOUT captioner teacher --judge JUDGE",
+    "  sharecap quality HELDOUT teacher captioner",
+)
+"""Table 2 needs no recipe: each of its steps is a command."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ def recipes_of(experiment: Experiment, size: str) -> list[Recipe]:
     """The table's recipes, one for each model in it; `UsageError` for a size that isn't known."""
     if size not in ("small", "paper"):
         raise UsageError(f"unknown size {size!r}", todo="sizes: scenes, small, paper")
-    models = dict.fromkeys(design.model for design in experiment.designs)
+    models = dict.fromkeys(design.model for design in experiment.designs)  # none where captions are compared
     return [
         recipe_of(experiment.name, model, [x for x in experiment.designs if x.model == model], size)
         for model in models
@@ -73,7 +84,7 @@ def recipe_of(name: str, model: Model, designs: Sequence[Design], size: str) -> 
 def parts_of(model: Model, size: str) -> Parts | Path:
     """What a model is put together from."""
     if model == "qwen_vl":
-        return QWEN if size == "paper" else QWEN.with_name("Qwen2.5-VL-3B-Instruct")
+        return QWEN if size == "paper" else QWEN.with_name("Qwen3-VL-2B-Instruct")
     parts = BASES[model]().parts
     if size == "paper" or isinstance(parts, Path):
         return parts
@@ -139,9 +150,9 @@ def slug(design: Design, *, told: bool) -> str:
     return "-".join(part for part in (*parts, design.details if told else "") if part)
 
 
-def command_lines(recipes: Sequence[Recipe]) -> list[str]:
-    """For people: what to type on a machine with GPUs."""
-    lines = []
+def command_lines(recipes: Sequence[Recipe], *, captioners: bool = False) -> list[str]:
+    """For people: what to type on a machine with GPUs; `captioners`: to compare one with its teacher too."""
+    lines = list(CAPTIONER_BESIDE_TEACHER) if captioners else []
     for recipe in recipes:
         name, to = f"lab:{recipe.name}", f"runs/lab/{recipe.name.replace(':', '/')}"
         lines += [
@@ -149,6 +160,7 @@ def command_lines(recipes: Sequence[Recipe]) -> list[str]:
             f"  sharecap plan {name}",
             f"  torchrun --nproc-per-node 8 -m sharecap.cli train {name} --data DATA --to {to}",
         ]
+        lines.append(f"  sbatch examples/slurm/train.sbatch {name} --data DATA --to {to}")
         models = [stage.name for stage in recipe.stages if stage.name.startswith("sft-")]
         lines += [f"  sharecap eval {to}/{model}/model --benchmarks BENCHMARKS" for model in models]
     return lines

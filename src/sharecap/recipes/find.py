@@ -5,7 +5,9 @@ The latter runs the user's code; nothing else in this package runs code that it 
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from inspect import isfunction
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from sharecap.errors import SharecapError, UsageError
@@ -47,7 +49,8 @@ def table(name: str) -> Recipe:
     (experiment,) = find_experiments(words[:1])
     found = {recipe.name: recipe for recipe in recipes_of(experiment, "".join(words[1:2]))}
     if name not in found:
-        todo = f"there are {', '.join(f'lab:{known}' for known in found)}"
+        there = ", ".join(f"lab:{known}" for known in found)
+        todo = f"there are {there}" if there else "no model learns in it: see sharecap lab --size paper"
         raise UsageError(f"unknown recipe 'lab:{name}'", todo=todo)
     return found[name]
 
@@ -74,31 +77,43 @@ def listed_lines() -> list[str]:
     found = [make() for make in EXPERIMENTS.values()]
     width = max(len(one.name) for one in found)
     return [
-        f"{one.name:<{width}}  {one.where or 'beyond the paper'}: {one.title} ({len(one.designs)} models)"
+        f"{one.name:<{width}}  {one.where or 'beyond the paper'}: {one.title} "
+        + (f"({len(one.designs)} models)" if one.designs else "(no model of its own)")
         for one in found
     ]
 
 
 def own(file: Path, function: str, kind: type[Made]) -> Made:
     """Run a user's file and call one of its functions, which must return a `kind`."""
+    what, place = kind.__name__.lower(), f"{file}:{function}"
     if not file.is_file():
-        raise UsageError("no such file of recipes", where=file)
+        raise UsageError("no such file", where=file, todo=f"give one with a function that returns a {what}")
     spec = importlib.util.spec_from_file_location(f"recipe_of_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, function, None)
-        made = found() if callable(found) else None
+        called = getattr(module, function, None)
+        made = called() if callable(called) else None
     except SharecapError:
         raise
+    except SyntaxError as error:
+        line = f"{error.filename}:{error.lineno}"
+        raise UsageError(f"this is no Python ({error.msg})", where=line, todo="mend that line") from error
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
-        what = f"the recipe's own code fails ({type(error).__name__}: {error})"
-        raise UsageError(what.replace("\n", " "), where=f"{file}:{function}") from error
-    if found is None:
-        raise UsageError(f"no function {function!r}", where=file)
+        told = f"the file's own code fails ({type(error).__name__}: {error})"
+        raise UsageError(told.replace("\n", " "), where=place) from error
+    if called is None:
+        raise UsageError(f"no function {function!r}", where=file, todo=f"it has {functions_of(module)}")
     if not isinstance(made, kind):
-        todo = f"it must take no arguments and return a {kind.__module__}.{kind.__name__}"
-        raise UsageError(f"not a {kind.__name__.lower()}", where=f"{file}:{function}", todo=todo)
+        got = type(made).__name__ if callable(called) else f"a {type(called).__name__}, which can't be called"
+        todo = f"it must be a function without arguments that returns a {kind.__module__}.{kind.__name__}"
+        raise UsageError(f"no {what} but {got}", where=place, todo=todo)
     return made
+
+
+def functions_of(module: ModuleType) -> str:
+    """The functions that a user's file itself defines, for an error's last words."""
+    own = [n for n, v in vars(module).items() if isfunction(v) and v.__module__ == module.__name__]
+    return ", ".join(own) or "none"

@@ -7,7 +7,7 @@ those of the published config.json files; it must never be used where weights ar
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2Config
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.model.build import (
@@ -50,6 +50,20 @@ def llama(width: int, inner: int, blocks: int, heads: int, reads: int, **more: A
     )
 
 
+def qwen(width: int, inner: int, blocks: int, heads: int) -> Qwen2Config:
+    """A small Qwen2.5: two heads of keys and values, embeddings that are the head too."""
+    return Qwen2Config(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        vocab_size=151_936,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+    )
+
+
 KNOWN: dict[str, Any] = {
     "openai/clip-vit-large-patch14": clip(1024, 24, 224, 14),
     "openai/clip-vit-large-patch14-336": clip(1024, 24, 336, 14),
@@ -57,6 +71,8 @@ KNOWN: dict[str, Any] = {
     "lmsys/vicuna-7b-v1.3": llama(4096, 11_008, 32, 32, 2048),
     "lmsys/vicuna-7b-v1.5": llama(4096, 11_008, 32, 32, 4096),
     "lmsys/vicuna-13b-v1.5": llama(5120, 13_824, 40, 40, 4096),
+    "Qwen/Qwen2.5-0.5B-Instruct": qwen(896, 4864, 24, 14),
+    "Qwen/Qwen2.5-1.5B-Instruct": qwen(1536, 8960, 28, 12),
     "HuggingFaceTB/SmolLM2-135M": llama(
         576, 1536, 30, 9, 8192, num_key_value_heads=3, vocab_size=49_152, tie_word_embeddings=True
     ),

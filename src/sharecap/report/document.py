@@ -158,13 +158,38 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture inside the page."""
+
+    png: bytes  # a whole PNG file
+    alt: str  # what it shows, for who can't see it
+
+
+@dataclass(frozen=True)
+class Link:
+    """A way to another page beside this one."""
+
+    href: str  # relative, such as "other.html"
+    title: str
+    text: str  # what is to be found there
+    status: Literal["good", "bad", "neutral"] = "neutral"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Other pages, one below the other."""
+
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
 class Commands:
     """Command lines to copy."""
 
     lines: tuple[str, ...]
 
 
-Block = Paragraph | Verdict | Table | Gallery | Plot | Pipeline | Commands
+Block = Paragraph | Verdict | Table | Gallery | Plot | Pipeline | Picture | Links | Commands
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,18 @@
 For pages that can't hold a report's own drawings (Markdown, slides). Reads nothing, decides nothing.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from sharecap.artifact import partial_of
 from sharecap.report.document import Interval, Number
 
 ACCENT, GREY, INK = "#2563a8", "#8a8f98", "#333840"
+COLOURS = 32
+"""Of a picture, shades at the edges of letters included."""
 
 
 def draw_whiskers(
@@ -47,6 +52,12 @@ def draw_whiskers(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, labelcolor=INK)
     partial = partial_of(path)
-    figure.savefig(partial, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else {})
+    if path.suffix == ".png":
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        # A few colours are all there are; in a repository a third of the bytes counts.
+        Image.open(drawn).convert("RGB").quantize(COLOURS).save(partial, format="png", optimize=True)
+    else:
+        figure.savefig(partial, format=path.suffix[1:], metadata={"Date": None})
     partial.replace(path)
     return path

@@ -18,7 +18,8 @@ from sharecap.captions.exports.llava import Llava
 from sharecap.errors import Interrupted, UsageError
 from sharecap.images.add import add
 from sharecap.images.dataset import disk_errors
-from sharecap.recipes.design import Captions, Design, Model
+from sharecap.quality.tagging import TEXTBLOB, open_tagger
+from sharecap.recipes.design import Captions, Design, Experiment, Model
 from sharecap.records import Conversation, Turn
 from sharecap.scenes.facts import stated, truth
 from sharecap.scenes.language import alt_text
@@ -43,19 +44,30 @@ MADE_BY_TEACHER: Mapping[Captions, tuple[str, float]] = {
 """Captions that the simulated teacher writes: prompt pack, and share of mistakes (-1: the design's)."""
 
 
-def run(bench: "Bench", designs: Sequence[Design], *, jobs: int) -> None:
-    """Teach and examine the model of every design.
+def check_place(root: Path, experiments: Sequence[Experiment]) -> None:
+    """`UsageError`, before hours of work, for a place that can't hold it and for what it will lack."""
+    for place in (root, *root.parents):
+        if place.exists() and not place.is_dir():
+            raise UsageError("not a directory", where=place, todo="choose another place with --to")
+    names = [one.name for one in experiments]
+    if len(set(names)) < len(names):
+        raise UsageError("two experiments of one name would share a page", where=", ".join(names))
+    if any(one.captioners for one in experiments):
+        open_tagger(TEXTBLOB)
+
+
+def run(bench: "Bench", experiments: Sequence[Experiment], *, jobs: int) -> None:
+    """Teach and examine every model of the tables, equal ones once.
 
     `jobs` processes of one core each take designs from different ends; `Interrupted` on Ctrl-C.
     """
     root = bench.root
-    if root.exists() and not root.is_dir():
-        raise UsageError("not a directory", where=root, todo="choose another place")
+    designs = list({name_of(design): design for one in experiments for design in one.designs}.values())
     try:
         with disk_errors(root):
             bench.world()
             bench.apart(bench.tower_to_captions, bench.language_to_captions)
-            chains = [partial(bench.models, ordered(designs, i, jobs)) for i in range(jobs)]
+            chains = [partial(bench.models, ordered(designs, i, jobs)) for i in range(jobs if designs else 0)]
             side_by_side([partial(on_disk, root, chain) for chain in chains])
     except KeyboardInterrupt:
         raise Interrupted("interrupted", todo="run the same command again to go on") from None

@@ -1,7 +1,8 @@
 """What a table's exams say of its claims: paired differences over questions and seeds, a verdict for each.
 
-A verdict needs its interval: above zero agrees, below contradicts, anything else can't tell. It is never
-given from a difference alone.
+A verdict needs its interval: above zero agrees, below contradicts, anything else can't tell; a claim of
+"about the same" agrees when the whole interval is within the margin of its measure, which was fixed before.
+It is never given from a difference alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +12,16 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from sharecap import artifact
+from sharecap.errors import SharecapError
 from sharecap.evals.comparison import RunComparison, compare_runs
 from sharecap.evals.results import Run, overall, read_run
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes.benchmark_files import KIND_NAMES
 from sharecap.scenes.lab import Bench
 from sharecap.statistics import Estimate, intervals
-from sharecap.student import quantile
+from sharecap.student import quantile, two_sided
 
 Verdict = Literal["agrees", "contradicts", "can't tell"]
-
-MARGIN = 2.0
-"""Points of 100 within which two scores are about the same, for claims that say so."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +31,43 @@ class Tried:
     claim: Claim
     difference: Estimate  # mean over seeds, points of 100
     seeds: tuple[Estimate, ...]  # each seed's own, over its pictures
-    kinds: Mapping[str, float]  # question kind -> mean difference, points
+    p: float | None = None  # of no difference: Student's over the seeds; of one seed over its pictures
 
     @property
     def verdict(self) -> Verdict:
         """What the interval says of the claim."""
-        low, high = self.difference.low, self.difference.high
+        low, high, margin = self.difference.low, self.difference.high, self.claim.margin
         if low is None or high is None:
             return "can't tell"
         if self.claim.equal:
-            inside, outside = low > -MARGIN and high < MARGIN, low > MARGIN or high < -MARGIN
+            inside, outside = low > -margin and high < margin, low > margin or high < -margin
             return "agrees" if inside else "contradicts" if outside else "can't tell"
         return "agrees" if low > 0 else "contradicts" if high < 0 else "can't tell"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table."""
+    """One model of a table, or one captioner."""
 
-    design: Design
-    score: Estimate  # overall, mean over seeds
+    name: str
+    score: Estimate  # mean over seeds
     seeds: tuple[float, ...]
-    kinds: Mapping[str, float]  # per cent right, mean over seeds
-    seconds: float  # mean over seeds of the work on this row alone: pre-training, tuning, exam
+    kinds: Mapping[str, float]  # the score in parts, mean over seeds; per cent
+
+
+Cell = Estimate | float | str | None
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A table behind the first two, as plain data: pages, JSON and Markdown are made of it."""
+
+    title: str
+    columns: tuple[str, ...]  # the first is of the rows' names
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    note: str
+    digits: int = 1
+    signed: bool = False  # differences
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,10 @@ class Outcome:
     experiment: Experiment
     rows: tuple[Row, ...]
     tried: tuple[Tried, ...]
-    questions: int  # of one seed
     seeds: tuple[int, ...]
+    measure: str  # what a row's score is, for people
+    asked: str  # of how much the scores are made, for people
+    details: tuple[Detail, ...]
 
 
 def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
@@ -74,39 +89,53 @@ def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
         seed: {design.name: read_run(bench.exam_path(design)) for design in experiment.designs}
         for seed, bench in benches.items()
     }
+    compared = {claim: compare(claim, runs) for claim in experiment.claims}
     one = next(iter(next(iter(runs.values())).values()))
     return Outcome(
         experiment,
-        tuple(row_of(design, benches, runs) for design in experiment.designs),
-        tuple(tried(claim, runs) for claim in experiment.claims),
-        sum(map(len, one.records.values())),
+        tuple(row_of(design, runs) for design in experiment.designs),
+        tuple(tried(claim, found) for claim, found in compared.items()),
         tuple(benches),
+        "overall score of 100",
+        f"{sum(map(len, one.records.values())):,} questions to each model",
+        (by_benchmark(compared),) if compared else (),
     )
 
 
-def row_of(design: Design, benches: Mapping[int, Bench], runs: Mapping[int, Mapping[str, Run]]) -> Row:
+def row_of(design: Design, runs: Mapping[int, Mapping[str, Run]]) -> Row:
     """One model's scores."""
     mine = [found[design.name] for found in runs.values()]
     each = [intervals({"": overall(run.measured())})[""] for run in mine]
     compared = [compare_runs(run, run, resamples=2, names=KIND_NAMES) for run in mine]
     kinds = {kind: fmean(c.kinds[kind].a.value for c in compared) for kind in compared[0].kinds}
-    spent = [sum(map(seconds, bench.own_paths(design))) for bench in benches.values()]
-    return Row(design, over_seeds(each), tuple(e.value for e in each), kinds, fmean(spent))
+    return Row(design.name, over_seeds(each), tuple(e.value for e in each), kinds)
 
 
-def seconds(directory: Path) -> float:
-    """Working time of a finished stage."""
-    return artifact.read(directory).seconds
+def compare(claim: Claim, runs: Mapping[int, Mapping[str, Run]]) -> list[RunComparison]:
+    """A claim's two models on the same questions, seed by seed."""
+    return [compare_runs(found[claim.row], found[claim.than], names=KIND_NAMES) for found in runs.values()]
 
 
-def tried(claim: Claim, runs: Mapping[int, Mapping[str, Run]]) -> Tried:
+def tried(claim: Claim, compared: Sequence[RunComparison]) -> Tried:
     """A claim's paired difference in each seed, and over all."""
-    compared: list[RunComparison] = [
-        compare_runs(found[claim.row], found[claim.than], names=KIND_NAMES) for found in runs.values()
-    ]
     differences = tuple(c.overall.difference for c in compared)
-    kinds = {kind: fmean(c.kinds[kind].difference.value for c in compared) for kind in compared[0].kinds}
-    return Tried(claim, over_seeds(differences), differences, kinds)
+    p = compared[0].overall.p if len(compared) == 1 else p_of([one.value for one in differences])
+    return Tried(claim, over_seeds(differences), differences, p)
+
+
+def by_benchmark(compared: Mapping[Claim, Sequence[RunComparison]]) -> Detail:
+    """Every claim's difference on each benchmark, on the benchmark's own scale."""
+    headlines = next(iter(compared.values()))[0].headlines
+    rows = []
+    for claim, found in compared.items():
+        differences = [
+            over_seeds([one.benchmarks[task][metric].difference for one in found])
+            for task, (metric, _) in headlines.items()
+        ]
+        rows.append((f"{claim.row} − {claim.than}", tuple(differences)))
+    columns = ("Difference", *(f"{task}, of {full:,g}" for task, (_, full) in headlines.items()))
+    note = "The same questions to both, on each benchmark's own scale."
+    return Detail("Benchmark by benchmark", columns, tuple(rows), note, signed=True)
 
 
 def over_seeds(each: Sequence[Estimate]) -> Estimate:
@@ -120,3 +149,20 @@ def over_seeds(each: Sequence[Estimate]) -> Estimate:
     values = [one.value for one in each]
     half = quantile(0.975, len(each) - 1) * stdev(values) / len(each) ** 0.5
     return Estimate(fmean(values), fmean(values) - half, fmean(values) + half)
+
+
+def p_of(values: Sequence[float]) -> float:
+    """Chance of a mean that far from zero, were there no difference: Student's t over two seeds or more."""
+    error = stdev(values) / len(values) ** 0.5
+    if not error:
+        return 0.0 if fmean(values) else 1.0
+    return two_sided(fmean(values) / error, len(values) - 1)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a stage has ended there; whether it is the one that is asked for, running it tells."""
+    try:
+        artifact.read(directory)
+    except SharecapError:
+        return False
+    return True
