@@ -66,20 +66,22 @@ def train(
     from sharecap.recipes.find import find_recipe
     from sharecap.recipes.run import run
     from sharecap.recipes.settings import differences, with_settings
+    from sharecap.train.parallel import one_voice
     from sharecap.train.view import watched
 
-    base = find_recipe(recipe)
-    found = with_settings(base, settings or ())
-    changed = differences(base, found)
-    place = to or Path("runs") / found.name
     rank = int(os.environ.get("RANK", "0"))  # torchrun's
-    if rank == 0 and not as_json:
-        show(None, False, [f"recipe {found.name}", *(f"  {line}" for line in changed or ["unchanged"])])
-    try:
-        with disk_errors(place):
-            done = run(found, data, place, watched, only=stage, rank=rank)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted", todo="run the same command again to go on") from None
+    with one_voice():
+        base = find_recipe(recipe)
+        found = with_settings(base, settings or ())
+        changed = differences(base, found)
+        place = to or Path("runs") / found.name
+        if rank == 0 and not as_json:
+            show(None, False, [f"recipe {found.name}", *(f"  {line}" for line in changed or ["unchanged"])])
+        try:
+            with disk_errors(place):
+                done = run(found, data, place, watched, only=stage, rank=rank)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted", todo="run the same command again to go on") from None
     if rank == 0:
         results = [
             {"stage": one.path.name, "model": str(one.path / "model"), "seconds": one.seconds, **one.metrics}
