@@ -102,6 +102,18 @@ def test_rows_at_hand_are_measured(tmp_path: Path) -> None:
     assert "fits (fsdp)" in done.stdout
 
 
+def test_steps_of_so_many_tokens_are_planned(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
+    words = ["tiny", "--gpus", "1", "--data", str(user / "rows")]
+    more = ["pretrain.steps=none", "pretrain.epochs=3", "pretrain.batch_rows=none"]
+    settings = [*quick(user), *more, "pretrain.batch_tokens=600"]
+    found = told(*words, *(word for setting in settings for word in ("--set", setting)))["stages"][1]
+    work, steps = found["work"], found["steps"]
+    assert work["tokens"] == pytest.approx(steps * 600)
+    passes = work["images"] / 8
+    assert 3 <= passes < 3 + passes / steps  # the last step is filled up
+
+
 def test_a_whole_model_is_planned_from_its_configuration(tmp_path: Path) -> None:
     user = user_folder(tmp_path)
     llava = build(Parts(user / "models/tower", user / "models/language"))

@@ -51,9 +51,9 @@ def arguments(place: Path, out: Path, *settings: str) -> list[str]:
     return [RECIPE, "--data", str(place), "--to", str(out), *more]
 
 
-def alone_in(place: Path, out: Path) -> Path:
+def alone_in(place: Path, out: Path, *settings: str) -> Path:
     """The same command in one process."""
-    done = CliRunner().invoke(app, ["train", *arguments(place, out)], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["train", *arguments(place, out, *settings)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return out / "sft"
 
@@ -130,12 +130,15 @@ def test_the_slurm_script_s_run_goes_on_when_a_process_dies(place: Path, alone: 
     assert done.stderr.count("\nsharecap: ") <= 1
 
 
-def test_what_two_processes_began_one_can_end(place: Path, alone: Path, tmp_path: Path) -> None:
-    launched(documented(place, tmp_path), fails=True, DIE_AT="4", OUT=str(tmp_path))
-    state = tmp_path / "sft/state"
+def test_what_two_processes_began_one_can_end_with_steps_of_so_many_tokens_too(
+    place: Path, tmp_path: Path
+) -> None:
+    tokens, out = ("sft.batch_rows=none", "sft.batch_tokens=300"), tmp_path / "two"
+    launched(documented(place, out, *tokens), fails=True, DIE_AT="4", OUT=str(out))
+    state = out / "sft/state"
     assert [p.name for p in state.iterdir()] == ["step-00000003"]
     assert len(list((state / "step-00000003").glob("*.safetensors"))) == 2
-    assert_same(alone, alone_in(place, tmp_path))
+    assert_same(alone_in(place, tmp_path / "alone", *tokens), alone_in(place, out, *tokens))
 
 
 def test_an_error_of_one_process_ends_all_and_is_said_once(place: Path, tmp_path: Path) -> None:

@@ -97,8 +97,9 @@ def plan_stage(
             stage, data, parts if isinstance(parts, Path) else parts.language, image_tokens
         )
     rows = sum(kind.rows for kind in kinds)
-    steps = stage.train.steps_for(rows)
-    work = work_of_kinds(kinds, image_tokens) * (steps * stage.train.batch_rows / rows)
+    once = work_of_kinds(kinds, image_tokens)
+    steps = stage.train.steps_for(rows, once.tokens)
+    work = once * (steps * stage.train.share_of_step(rows, once.tokens))
     imagined = Imagined(config, stage.train)
     flops = cost_of(imagined.model).flops(work)
     memory = memory_of(imagined, stage.train, kinds, machine)
@@ -128,7 +129,14 @@ def memory_of(
 ) -> dict[Sharding, Memory]:
     """Memory of one GPU, for each way in which the model can lie on them."""
     image_tokens = imagined.model.config.image_seq_length
-    pack = largest_pack(kinds, image_tokens, config.pack_tokens, math.ceil(config.batch_rows / machine.gpus))
+    room = most_rows = config.pack_tokens
+    if config.batch_rows is not None:
+        most_rows = math.ceil(config.batch_rows / machine.gpus)
+    else:  # a GPU's share of the step, which is one row at least
+        assert config.batch_tokens is not None
+        longest = math.ceil(max(kind.length(image_tokens) for kind in kinds))
+        room = min(room, max(longest, math.ceil(config.batch_tokens / machine.gpus)))
+    pack = largest_pack(kinds, image_tokens, room, most_rows)
     return {way: imagined.memory(pack, way, machine.gpus) for way in machine.ways}
 
 

@@ -66,7 +66,7 @@ def train(
     model: Any = llava.model
     check(config.attention, world.device, torch.bfloat16 if config.precision == "bf16" else model.dtype)
     documents = prepare(config, llava, rows, directory, world)
-    total = config.steps_for(len(documents.learned))
+    total = config.steps_for(len(documents.learned), documents.learned.sizes.total)
     learns = trainable.resolve(model, config.rules)
     if world.first:
         directory.mkdir(parents=True, exist_ok=True)
