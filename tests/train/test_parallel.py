@@ -107,7 +107,8 @@ def test_the_page_s_command_learns_with_two_processes_what_one_does(
     assert {p.name for p in (tmp_path / "sft").iterdir()} == {p.name for p in alone.iterdir()}
     # One process speaks: what differs, progress, the result.
     said = done.stdout.splitlines()
-    assert [line for line in said if line.startswith(("recipe", "sft:"))] == [said[0], said[-1]]
+    assert [line for line in said if line.startswith(("recipe", "sft:"))] == [said[0], said[-2]]
+    assert said[-1] == f"curves: {tmp_path / 'report.html'}"
     assert all(line.startswith("training sft: steps ") for line in done.stderr.splitlines()), done.stderr
 
 
