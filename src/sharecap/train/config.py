@@ -27,7 +27,7 @@ Bad = Literal[
 
 HOW = {
     *("pack_tokens", "pack_images", "workers", "device", "parallel", "attention", "checkpointing", "compile"),
-    *("checkpoint_every", "keep_last", "spike", "log_to"),
+    *("liger", "checkpoint_every", "keep_last", "spike", "log_to"),
 }
 """Fields of the configuration that change a result by rounding at most: a run may go on with others."""
 
@@ -55,6 +55,7 @@ class TrainConfig:
     attention: Attention = "sdpa"  # kernel of the language model; "flex" and "varlen" need a GPU
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
+    liger: bool = False  # Liger's kernels in the language model, where there are a GPU and its package
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
     leave_out: tuple[Bad, ...] = ()  # kinds of other bad rows that are left out and counted; all else stops
     seed: int = 0  # of the order of rows
