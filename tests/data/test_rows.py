@@ -91,6 +91,21 @@ def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path: Path, text: str, wh
         read_rows(tmp_path / "rows.json")
 
 
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_a_mark_before_the_text_is_no_part_of_the_rows(name: str, tmp_path: Path) -> None:
+    row = {"id": "7", "conversations": [{"from": "human", "value": "Ö?"}, {"from": "gpt", "value": "Ü."}]}
+    text = json.dumps(row) + "\n"
+    (tmp_path / name).write_text(f"[{text}]" if name == "rows.json" else text, encoding="utf-8-sig")
+    (found,) = read_rows(tmp_path / name)
+    assert (found.id, found.turns[1].text) == ("7", "Ü.")
+    (tmp_path / name).write_text("", encoding="utf-8-sig")
+    if name == "rows.jsonl":
+        assert read_rows(tmp_path / name) == []
+    else:
+        with pytest.raises(SharecapError, match="an empty file"):
+            read_rows(tmp_path / name)
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SharecapError, match=r"cannot read rows .No such file or directory.: .*rows.json"):
         read_rows(tmp_path / "rows.json")

@@ -102,6 +102,42 @@ def test_rows_at_hand_are_measured(tmp_path: Path) -> None:
     assert "fits (fsdp)" in done.stdout
 
 
+def test_all_rows_that_training_would_stop_at_are_named(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
+    rows = json.loads((user / "rows/captions.json").read_text())
+    rows[1]["conversations"][1]["value"] = "It ends </s> here."
+    rows[3]["conversations"][1]["value"] = " "
+    rows[5]["image"] = "pictures/gone.png"
+    rows[6]["conversations"][1]["value"] = "blue " * 3000
+    (user / "rows/captions.json").write_text(json.dumps(rows), encoding="utf-8-sig")  # with a mark before it
+    settings = [word for setting in quick(user) for word in ("--set", setting)]
+    words = ["tiny", "--gpus", "1", "--data", str(user / "rows")]
+    with pytest.raises(SharecapError) as caught:
+        told(*words, *settings)
+    assert caught.value.exit_code == 1
+    said = str(caught.value)
+    assert said.startswith("4 rows can't be trained on: row row1: an answer holds the special token </s>;")
+    assert "row row3: empty answer; row row5: no such file (" in said
+    assert "row row6: " in said
+    for stage in ("align", "pretrain"):
+        settings += ["--set", f"{stage}.leave_out=uncuttable,empty_answer,missing"]
+        settings += ["--set", f"{stage}.too_long=drop"]
+    found = told(*words, *settings)["stages"]
+    assert [kind["rows"] for kind in found[0]["kinds"]] == [8]
+
+
+def test_steps_of_so_many_tokens_are_planned(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
+    words = ["tiny", "--gpus", "1", "--data", str(user / "rows")]
+    more = ["pretrain.steps=none", "pretrain.epochs=3", "pretrain.batch_rows=none"]
+    settings = [*quick(user), *more, "pretrain.batch_tokens=600"]
+    found = told(*words, *(word for setting in settings for word in ("--set", setting)))["stages"][1]
+    work, steps = found["work"], found["steps"]
+    assert work["tokens"] == pytest.approx(steps * 600)
+    passes = work["images"] / 8
+    assert 3 <= passes < 3 + passes / steps  # the last step is filled up
+
+
 def test_a_whole_model_is_planned_from_its_configuration(tmp_path: Path) -> None:
     user = user_folder(tmp_path)
     llava = build(Parts(user / "models/tower", user / "models/language"))

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from sharecap.artifact import file_digest, files_digest, read, stage
-from sharecap.cli import app
+from sharecap.cli import app, training
 from sharecap.data.check import REASONS
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
@@ -29,12 +29,15 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return user_folder(tmp_path_factory.mktemp("user"))
 
 
-def train(user: Path, to: Path, *more: str, settings: list[str] | None = None) -> Any:
-    """Run the command; its results, or its error."""
+def train(user: Path, to: Path, *more: str, settings: list[str] | None = None, curves: bool = False) -> Any:
+    """Run the command; its results, or its error. Curves, which take seconds, are drawn if asked."""
     words = ["train", "tiny", "--data", str(user / "rows"), "--to", str(to), "--json", *more]
     for setting in quick(user) if settings is None else settings:
         words += ["--set", setting]
-    done = CliRunner().invoke(app, words)
+    with pytest.MonkeyPatch.context() as patch:
+        if not curves:
+            patch.setattr(training, "drawn", lambda *_: None)
+        done = CliRunner().invoke(app, words)
     if isinstance(done.exception, SharecapError):
         raise done.exception
     assert done.exit_code == 0, done.output
@@ -44,8 +47,16 @@ def train(user: Path, to: Path, *more: str, settings: list[str] | None = None) -
 @pytest.fixture(scope="module")
 def trained(user: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("trained")
-    train(user, to)
+    train(user, to, curves=True)
     return to
+
+
+def test_the_curves_of_all_stages_are_on_a_page_beside_them(trained: Path) -> None:
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    places = [page.index(f">{stage}</h2>") for stage in ("align", "pretrain", "sft")]
+    assert places == sorted(places)
+    for measure in ("Rates", "Gradient norms", "MFU", "Memory"):
+        assert page.count(f'aria-label="{measure}"') == 3
 
 
 def test_three_stages_leave_three_models_each_made_from_the_one_before(user: Path, trained: Path) -> None:
@@ -87,6 +98,13 @@ def test_settings_that_change_no_result_may_change_between_runs(user: Path, trai
     before = read(trained / "sft").finished
     train(user, trained, settings=[*quick(user), "sft.checkpoint_every=1", "sft.pack_tokens=512"])
     assert read(trained / "sft").finished == before
+
+
+def test_a_run_that_broke_leaves_its_curves(user: Path, tmp_path: Path) -> None:
+    settings = [*quick(user), "align.steps=4", "align.rules.projector.learning_rate=1e30"]
+    with pytest.raises(SharecapError, match=r"step 2: loss nan.*align\. lower the learning rate"):
+        train(user, tmp_path, settings=settings, curves=True)
+    assert "(step 1)" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_killed_stage_goes_on_and_the_finished_ones_stay(user: Path, tmp_path: Path) -> None:

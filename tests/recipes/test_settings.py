@@ -38,7 +38,7 @@ def test_the_paper_s_values() -> None:
     rows = {stage.name: sum(k.rows for s in stage.rows for k in s.kinds) for stage in (align, pretrain, sft)}
     assert rows["pretrain"] == 1_246_000
     assert rows["sft"] == pytest.approx(665_298, abs=100)  # the paper's "665K"; one row more or less
-    assert pretrain.train.steps_for(rows["pretrain"]) == 4868
+    assert pretrain.train.steps_for(rows["pretrain"], 0) == 4868
     first, tuned = find_recipe("llava_7b").stages
     assert (first.train.batch_rows, first.train.rules[0].learning_rate) == (128, 2e-3)
     assert (tuned.train.batch_rows, tuned.train.epochs) == (32, 3)
@@ -108,7 +108,7 @@ def test_settings_that_belong_together_are_done_together() -> None:
         ("parts.visoin=x", r"no field 'visoin' in parts\. did you mean vision\?"),
         ("sft.rules.vision.learning_rate=1", r"no field 'vision' in sft.rules\. .*projector, language"),
         ("sft.batch_rows=many", r"sft.batch_rows can't be 'many' \(.*integer"),
-        ("sft.batch_rows=none", r"sft.batch_rows can't be 'none'"),
+        ("sft.clip=none", r"sft.clip can't be 'none'"),
         ("sft.betas=0.9", r"sft.betas can't be '0.9'"),
         ("sft.precision=fp8", r"sft.precision can't be 'fp8' \(.*'fp32' or 'bf16'"),
         ("sft.batch_rows=0", r"must be at least 1: --set sft.batch_rows=0"),

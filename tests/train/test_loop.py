@@ -102,7 +102,7 @@ def test_a_half_written_checkpoint_is_never_taken_up(
     assert len(metrics(tmp_path / "out")) == 2
 
 
-def interrupted(start: Path, rows: list[Conversation], out: Path) -> None:
+def interrupted(start: Path, rows: list[Conversation], out: Path, config: TrainConfig = CONFIG) -> None:
     """A run that stops after 12 steps, with the state after 10."""
 
     def progress(line: dict[str, Any], _: int) -> None:
@@ -110,7 +110,22 @@ def interrupted(start: Path, rows: list[Conversation], out: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, start, rows, out, progress)
+        train(config, start, rows, out, progress)
+
+
+def test_steps_of_so_many_tokens_go_on_to_the_bit_and_don_t_depend_on_packs(
+    start: Path, rows: list[Conversation], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, batch_rows=None, batch_tokens=400, steps=14)
+    interrupted(start, rows, tmp_path / "killed", config)
+    for name, pack_tokens in (("whole", 200), ("killed", 200), ("one pack", 4096)):
+        train(dataclasses.replace(config, pack_tokens=pack_tokens), start, rows, tmp_path / name)
+    whole, one = metrics(tmp_path / "whole"), metrics(tmp_path / "one pack")
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert [x["loss"] for x in one] == pytest.approx([x["loss"] for x in whole], abs=1e-5)
+    longest = max(x["tokens"] / x["rows"] for x in whole)
+    assert sum(x["tokens"] for x in whole) == pytest.approx(14 * 400, abs=2 * longest)
+    assert len({x["rows"] for x in whole}) > 1
 
 
 @pytest.mark.parametrize("change", ["config", "rows"])
@@ -329,6 +344,10 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_on_a_cosine() -> None
         ({"steps": 0}, "at least one step"),
         ({"steps": None, "epochs": -1.0}, "at least one step"),
         ({"batch_rows": 0}, "must be at least 1"),
+        ({"batch_rows": None}, "either batch_rows or batch_tokens"),
+        ({"batch_tokens": 100}, "either batch_rows or batch_tokens"),
+        ({"batch_rows": None, "batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"batch_rows": None, "batch_tokens": 100, "grouped": True}, "grouped batches are counted in rows"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"keep_last": 0}, "keep_last must be at least 1"),
         ({"eval_rows": -1}, "eval_rows must be at least 0"),
@@ -343,8 +362,10 @@ def test_a_configuration_without_sense_is_a_usage_error(change: dict[str, Any], 
 
 def test_passes_become_steps_with_the_last_one_filled_up() -> None:
     config = TrainConfig("plain", (), batch_rows=32, epochs=1)
-    assert [config.steps_for(n) for n in (1, 32, 33, 100)] == [1, 1, 2, 4]
-    assert dataclasses.replace(config, epochs=2.5).steps_for(64) == 5
+    assert [config.steps_for(n, 0) for n in (1, 32, 33, 100)] == [1, 1, 2, 4]
+    assert dataclasses.replace(config, epochs=2.5).steps_for(64, 0) == 5
+    by_tokens = dataclasses.replace(config, batch_rows=None, batch_tokens=1000)
+    assert [by_tokens.steps_for(9, tokens) for tokens in (1, 1000, 1001, 9000)] == [1, 1, 2, 9]
 
 
 def test_an_unknown_template_or_a_directory_that_is_no_model_is_one_clear_line(

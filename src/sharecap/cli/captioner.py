@@ -51,7 +51,9 @@ def wanted(
     from sharecap.captions.prompts import load_pack
     from sharecap.recipes.captioner import Asked, recipe
     from sharecap.recipes.settings import with_settings
+    from sharecap.train.parallel import alone
 
+    alone("a captioner learns and is judged")
     how = with_settings(
         recipe(start), [f"captioner.seed={seed}", *(f"captioner.{x}" for x in settings or ())]
     )

@@ -1,12 +1,16 @@
 """Commands that make models: plan, train, convert."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sharecap.cli.output import AsJson, show
+
+if TYPE_CHECKING:
+    from sharecap.recipes.recipe import Recipe
 
 Name = Annotated[
     str,
@@ -61,26 +65,34 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model stage by stage. Finished stages are skipped; interrupted, the same command goes on."""
-    from sharecap.errors import Interrupted
+    from sharecap.errors import Interrupted, SharecapError, UsageError
     from sharecap.images.dataset import disk_errors
     from sharecap.recipes.find import find_recipe
     from sharecap.recipes.run import run
     from sharecap.recipes.settings import differences, with_settings
+    from sharecap.train.parallel import one_voice
     from sharecap.train.view import watched
 
-    base = find_recipe(recipe)
-    found = with_settings(base, settings or ())
-    changed = differences(base, found)
-    place = to or Path("runs") / found.name
     rank = int(os.environ.get("RANK", "0"))  # torchrun's
-    if rank == 0 and not as_json:
-        show(None, False, [f"recipe {found.name}", *(f"  {line}" for line in changed or ["unchanged"])])
-    try:
-        with disk_errors(place):
-            done = run(found, data, place, watched, only=stage, rank=rank)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted", todo="run the same command again to go on") from None
+    with one_voice():
+        base = find_recipe(recipe)
+        found = with_settings(base, settings or ())
+        changed = differences(base, found)
+        place = to or Path("runs") / found.name
+        if rank == 0 and not as_json:
+            show(None, False, [f"recipe {found.name}", *(f"  {line}" for line in changed or ["unchanged"])])
+        try:
+            with disk_errors(place):
+                done = run(found, data, place, watched, only=stage, rank=rank)
+        except (KeyboardInterrupt, SharecapError) as error:
+            if rank == 0 and not isinstance(error, UsageError):  # something was started
+                with suppress(SharecapError):  # what ended the run matters more
+                    drawn(found, place)
+            if isinstance(error, SharecapError):
+                raise
+            raise Interrupted("interrupted", todo="run the same command again to go on") from None
     if rank == 0:
+        page = drawn(found, place)
         results = [
             {"stage": one.path.name, "model": str(one.path / "model"), "seconds": one.seconds, **one.metrics}
             for one in done
@@ -91,7 +103,19 @@ def train(
             + (f"; {x['cut_rows']:,} rows cut" if x["cut_rows"] else "")
             for x in results
         ]
-        show({"recipe": found.name, "changed": changed, "stages": results}, as_json, told)
+        told.append(f"curves: {page}")
+        result = {"recipe": found.name, "changed": changed, "stages": results, "curves": str(page)}
+        show(result, as_json, told)
+
+
+def drawn(recipe: "Recipe", place: Path) -> Path | None:
+    """The page with the curves of all stages that are there."""
+    from sharecap.report.training import write
+    from sharecap.train.metrics import METRICS
+
+    return write(
+        recipe.name, {one.name: place / one.name / METRICS for one in recipe.stages}, place / "report.html"
+    )
 
 
 def convert(

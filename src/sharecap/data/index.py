@@ -112,6 +112,10 @@ def cached(path: Path, key: str, make: Callable[[], tuple[NDArray[np.int64], str
     return Index(copy if path.suffix == ".parquet" else path, mapped, digest.read_text())
 
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8. It is no part of the rows."""
+
+
 def list_in(file: BufferedReader, path: Path) -> tuple[NDArray[np.int64], str]:
     """Spans of the members of a JSON list, and the file's digest.
 
@@ -143,6 +147,9 @@ def list_in(file: BufferedReader, path: Path) -> tuple[NDArray[np.int64], str]:
             f"not JSON ({why} at row {len(spans) // 2}, byte {base + at})", where=path, todo=TODO
         )
 
+    while len(text) < len(BOM) and more():
+        pass
+    at = len(BOM) if text.startswith(BOM.decode("latin-1")) else 0
     if (first := skip()) != "[":
         raise SharecapError(
             "not a JSON list of rows" if first else "not JSON (an empty file)", where=path, todo=TODO
@@ -178,8 +185,9 @@ def lines_in(file: BufferedReader, _: Path) -> tuple[NDArray[np.int64], str]:
     total, spans, at = hashlib.sha256(), array("q"), 0
     for line in file:
         total.update(line)
-        if line.strip():
-            spans.extend((at, at + len(line)))
+        mark = len(BOM) if at == 0 and line.startswith(BOM) else 0
+        if line[mark:].strip():
+            spans.extend((at + mark, at + len(line)))
         at += len(line)
     return as_array(spans), total.hexdigest()
 

@@ -29,6 +29,11 @@ class Sizes:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def total(self) -> int:
+        """Tokens of all rows."""
+        return int(self.tokens.sum(dtype=np.int64))
+
     @classmethod
     def of(cls, documents: Sequence[Document]) -> "Sizes":
         """The sizes of documents that are cut already."""
@@ -81,7 +86,7 @@ class Plan:
             what = f"a row has {most} images, a pack takes {batching.pack_images}"
             raise UsageError(what, todo="raise pack_images or leave such rows out")
         self.sizes, self.batching, self.seed = sizes, batching, seed
-        self.total = int(sizes.tokens.sum(dtype=np.int64))
+        self.total = sizes.total
         self.starts = lru_cache(2)(self._starts)
         self.groups = lru_cache(2)(self._groups)
         self.rows = lru_cache(64)(self._rows)  # step -> its row numbers; asked for by all who handle a step
@@ -91,7 +96,7 @@ class Plan:
         if self.batching.batch_rows is not None:
             return row_steps(len(self.sizes), self.batching.batch_rows, epochs, self.batching.grouped)
         assert self.batching.batch_tokens is not None
-        return max(1, -int(-self.total * epochs // self.batching.batch_tokens))
+        return token_steps(self.total, self.batching.batch_tokens, epochs)
 
     def packs(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, ...]]:
         """The row numbers of each pack of the step that rank `rank` of `world` learns from.
@@ -161,6 +166,11 @@ def row_steps(rows: int, batch_rows: int, epochs: float, grouped: bool) -> int:
     per = -(-rows // batch_rows)
     whole = int(epochs) if grouped else 0
     return max(1, whole * per - int(-rows * (epochs - whole) // batch_rows))
+
+
+def token_steps(tokens: float, batch_tokens: int, epochs: float) -> int:
+    """Steps of `batch_tokens` that so many passes over rows of so many tokens take."""
+    return max(1, -int(-tokens * epochs // batch_tokens))
 
 
 def places(lengths: Sequence[int], padded: bool) -> int:

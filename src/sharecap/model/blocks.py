@@ -5,7 +5,7 @@ that collect features) stay outside the wrapping, parameters keep their names. I
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import dropwhile
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from transformers import LlavaForConditionalGeneration
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from sharecap.model import liger
 from sharecap.model.attention import Attention
 from sharecap.model.forward import packing
 from sharecap.model.trainable import PartName, part_of
@@ -52,12 +53,14 @@ def computing(
     attention: Attention = "sdpa",
     checkpointing: Checkpointing = "none",
     compiled: bool = False,
+    fused: bool = False,
 ) -> Iterator[None]:
     """Within, the language model attends by layout and blocks are computed so; hold it around `backward` too.
 
     Checkpointing is for blocks that keep something for a gradient: the language model's, and the vision
     tower's from the first one that learns. Only the language model's are compiled: the tower is a few
     percent of a step, and transformers' hooks in it can't be traced. All lengths share a compilation.
+    `fused` are Liger's kernels (liger.py).
     """
     language = blocks_of(model, "language")
     vision = list(dropwhile(frozen, blocks_of(model, "vision")))
@@ -69,7 +72,7 @@ def computing(
             if compiled and block in language:
                 forward = torch.compile(forward, dynamic=True)
             block.forward = forward
-        with packing(model, attention):
+        with packing(model, attention), liger.fused(model) if fused else nullcontext():
             yield
     finally:
         for block in (*vision, *language):

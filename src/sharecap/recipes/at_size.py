@@ -114,6 +114,7 @@ def sized(train: TrainConfig, rows: Sequence[Source], size: str, share: float = 
     share *= SMALL_STEPS if size == "small" else 1.0
     if share == 1.0:
         return train
+    assert train.batch_rows is not None, "the paper's recipes count rows"
     count = sum(kind.rows for source in rows for kind in source.kinds)
     return replace(
         train, epochs=None, steps=max(1, round(share * count * (train.epochs or 1) / train.batch_rows))

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -41,7 +41,7 @@ from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.recipes.run import Watch
 from sharecap.records import IMAGE_TOKEN, Caption, Conversation, Image, Turn
 from sharecap.statistics import Estimate, Mean, intervals
-from sharecap.train.config import HOW, TrainConfig
+from sharecap.train.config import TrainConfig
 from sharecap.train.loop import BEST, MODEL, train
 
 KIND, STAGE, HELD_OUT = "captioner", "captioner", "held_out.jsonl"
@@ -178,11 +178,10 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
     found = split(asked)
     training, start = how.stage(STAGE).train, how.parts
     assert isinstance(start, Path)
-    decides = {f.name: getattr(training, f.name) for f in fields(TrainConfig) if f.name not in HOW}
     own = {key: value for key, value in vars(asked).items() if key not in ("dataset", "layer", "pack")}
     if asked.wrong_names is None:
         del own["wrong_names"]  # as those who were trained before this could be asked
-    config = plain({"stage": STAGE, "train": decides, "pack": asked.pack.digest, **own})
+    config = plain({"stage": STAGE, "train": training.decides(), "pack": asked.pack.digest, **own})
     inputs = {
         "start": files_digest(start),
         "catalog": Catalog.open(asked.dataset).digest,

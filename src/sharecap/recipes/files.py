@@ -1,17 +1,20 @@
 """The rows of a recipe's stages: where their files lie, which are missing, what is in them."""
 
-import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from sharecap import artifact
 from sharecap.chat.templates import template_named
 from sharecap.chat.tokenise import Cutter, Document
-from sharecap.data.mixed import Mixed, one_after_another
+from sharecap.data.check import picture_problems, too_large
+from sharecap.data.measure import measure
+from sharecap.data.mixed import Mixed, one_after_another, some_of
 from sharecap.data.mixture import open_rows
 from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes.recipe import Stage
@@ -53,11 +56,16 @@ def digests(stage: Stage, data: Path) -> dict[str, str]:
     }
 
 
-def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) -> tuple[RowKind, ...]:
-    """What kinds of rows there are, by number of images; their lengths from a sample of `SAMPLE` rows.
+@dataclass(frozen=True)
+class Lengths:
+    """What a sample of a stage's rows says of them all."""
 
-    `SharecapError` without a tokenizer in `language`.
-    """
+    kinds: tuple[RowKind, ...]  # by number of images
+    bad: tuple[str, ...]  # each row of the sample that training would stop at: its name and what is wrong
+
+
+def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) -> Lengths:
+    """What kinds of rows there are, from `SAMPLE` of them; `SharecapError` without a tokenizer."""
     rows = rows_of(stage, data)
     if not rows:
         raise SharecapError("no rows", where=data / stage.rows[0].file)
@@ -68,14 +76,27 @@ def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) 
         raise SharecapError("no tokenizer to measure rows with", where=language, todo=todo) from None
     tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
     cutter = Cutter(tokenizer, template_named(stage.train.template, tokenizer), image_tokens)
-    chosen = random.Random(0).sample(rows, min(SAMPLE, len(rows)))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
+    sample = some_of(rows, chosen)
+    found = measure(sample, cutter)
+    assert found.documents is not None, "a sample is few rows"
+    listed = [*picture_problems(sample, False, 0), *found.problems]
+    if stage.train.too_long == "refuse":
+        listed += too_large(sample, found.sizes, stage.train.pack_tokens, stage.train.pack_images)
+    problems = {problem.number: problem for problem in listed}
     by_images: dict[int, list[Document]] = defaultdict(list)
-    for document in cutter.documents(chosen):
-        by_images[len(document.images)].append(document)
+    for number, document in enumerate(found.documents):
+        if number not in problems:
+            by_images[len(document.images)].append(document)
     kinds = []
     for images, documents in sorted(by_images.items()):
         learned = sum(int(d.learned.sum()) for d in documents)
         given = sum(map(len, documents)) - learned - images * image_tokens * len(documents)
-        name, count = f"rows with {images} pictures", round(len(rows) * len(documents) / len(chosen))
+        name = f"rows with {images} pictures"
+        count = round(len(rows) * len(documents) / (len(chosen) - len(problems)))
         kinds.append(RowKind(name, count, images, given / len(documents), learned / len(documents)))
-    return tuple(kinds)
+    stopping = (p for _, p in sorted(problems.items()) if p.reason not in stage.train.leave_out)
+    told = tuple(f"row {p.id}: {p.what}" + (f" ({p.image})" if p.image else "") for p in stopping)
+    if not kinds and not told:
+        raise SharecapError("no rows that can be trained on", where=data / stage.rows[0].file)
+    return Lengths(tuple(kinds), told)

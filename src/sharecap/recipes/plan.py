@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import LlavaConfig
 
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.recipes.shapes import shape_of
@@ -22,6 +22,7 @@ from sharecap.train.memory import RESERVE, Imagined, Memory, PackShape, Sharding
 
 GIB = 2**30
 MOST_GPUS = 1024
+NAMED = 20  # bad rows that an error names
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,48 @@ class StagePlan:
 
 
 def plan(recipe: Recipe, machine: Machine, data: Path | None = None) -> list[StagePlan]:
-    """Plan every stage. `UsageError` where nothing is known of the rows and no `data` is given."""
+    """Plan every stage. `UsageError` where nothing is known of the rows and no `data` is given.
+
+    `SharecapError` names all rows of the samples that training would stop at.
+    """
     config = shape_of(recipe.parts)
-    if data is not None:
+    if data is None:
+        kinds = [estimated(recipe, stage) for stage in recipe.stages]
+    else:
         files.check(recipe.stages, data)
-    return [plan_stage(recipe, stage, config, machine, data) for stage in recipe.stages]
+        parts = recipe.parts
+        language = parts if isinstance(parts, Path) else parts.language
+        found = [files.measured(one, data, language, config.image_seq_length) for one in recipe.stages]
+        if bad := list(dict.fromkeys(row for lengths in found for row in lengths.bad)):
+            more = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+            what = f"{len(bad):,} rows can't be trained on: {'; '.join(bad[:NAMED])}{more}"
+            todo = "mend them, or have their kind left out: --set STAGE.leave_out="
+            raise SharecapError(what, where=data, todo=todo)
+        kinds = [lengths.kinds for lengths in found]
+    return [
+        plan_stage(stage, config, machine, each, measured=data is not None)
+        for stage, each in zip(recipe.stages, kinds, strict=True)
+    ]
+
+
+def estimated(recipe: Recipe, stage: Stage) -> tuple[RowKind, ...]:
+    """What the recipe itself knows of its rows."""
+    kinds = tuple(kind for source in stage.rows for kind in source.kinds)
+    if not kinds:
+        what = f"nothing is known of the rows of stage {stage.name}"
+        raise UsageError(what, where=recipe.name, todo="give --data with the rows")
+    return kinds
 
 
 def plan_stage(
-    recipe: Recipe, stage: Stage, config: LlavaConfig, machine: Machine, data: Path | None
+    stage: Stage, config: LlavaConfig, machine: Machine, kinds: tuple[RowKind, ...], *, measured: bool
 ) -> StagePlan:
     """Plan one stage."""
     image_tokens: int = config.image_seq_length
-    if data is None:
-        kinds = tuple(kind for source in stage.rows for kind in source.kinds)
-        if not kinds:
-            todo = "give --data with the rows"
-            raise UsageError(
-                f"nothing is known of the rows of stage {stage.name}", where=recipe.name, todo=todo
-            )
-    else:
-        parts = recipe.parts
-        kinds = files.measured(
-            stage, data, parts if isinstance(parts, Path) else parts.language, image_tokens
-        )
     rows = sum(kind.rows for kind in kinds)
-    steps = stage.train.steps_for(rows)
-    work = work_of_kinds(kinds, image_tokens) * (steps * stage.train.batch_rows / rows)
+    once = work_of_kinds(kinds, image_tokens)
+    steps = stage.train.steps_for(rows, once.tokens)
+    work = once * (steps * stage.train.share_of_step(rows, once.tokens))
     imagined = Imagined(config, stage.train)
     flops = cost_of(imagined.model).flops(work)
     memory = memory_of(imagined, stage.train, kinds, machine)
@@ -109,7 +125,7 @@ def plan_stage(
         parameters=imagined.parameters,
         learning=imagined.learning,
         kinds=kinds,
-        measured=data is not None,
+        measured=measured,
         rows=rows,
         steps=steps,
         work=work,
@@ -128,7 +144,14 @@ def memory_of(
 ) -> dict[Sharding, Memory]:
     """Memory of one GPU, for each way in which the model can lie on them."""
     image_tokens = imagined.model.config.image_seq_length
-    pack = largest_pack(kinds, image_tokens, config.pack_tokens, math.ceil(config.batch_rows / machine.gpus))
+    room = most_rows = config.pack_tokens
+    if config.batch_rows is not None:
+        most_rows = math.ceil(config.batch_rows / machine.gpus)
+    else:  # a GPU's share of the step, which is one row at least
+        assert config.batch_tokens is not None
+        longest = math.ceil(max(kind.length(image_tokens) for kind in kinds))
+        room = min(room, max(longest, math.ceil(config.batch_tokens / machine.gpus)))
+    pack = largest_pack(kinds, image_tokens, room, most_rows)
     return {way: imagined.memory(pack, way, machine.gpus) for way in machine.ways}
 
 

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from sharecap.model.trainable import resolve
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.recipes.shapes import shape_of
-from sharecap.train.config import HOW, TrainConfig
 from sharecap.train.loop import MODEL, train
 from sharecap.train.metrics import Progress
 
@@ -148,11 +147,10 @@ def finished(directory: Path, key: str) -> bool:
 
 def asked(recipe: Recipe, one: Stage) -> dict[str, Any]:
     """What decides a stage's result, apart from what it starts from and the rows' contents."""
-    train_ = {f.name: getattr(one.train, f.name) for f in fields(TrainConfig) if f.name not in HOW}
     rows = [{"file": source.file, "images": source.images} for source in one.rows]
     parts = {} if one.start else {"parts": recipe.parts}
     found: dict[str, Any] = plain(
-        {"recipe": recipe.name, "stage": one.name, **parts, "train": train_, "rows": rows}
+        {"recipe": recipe.name, "stage": one.name, **parts, "train": one.train.decides(), "rows": rows}
     )
     return found
 

@@ -1,10 +1,10 @@
 """What a training run is: every choice that changes the result, in one frozen record."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-from sharecap.data.plan import row_steps
+from sharecap.data.plan import row_steps, token_steps
 from sharecap.errors import UsageError
 from sharecap.model.attention import Attention
 from sharecap.model.blocks import Checkpointing
@@ -27,7 +27,7 @@ Bad = Literal[
 
 HOW = {
     *("pack_tokens", "pack_images", "workers", "device", "parallel", "attention", "checkpointing", "compile"),
-    *("checkpoint_every", "keep_last", "spike", "log_to"),
+    *("liger", "checkpoint_every", "keep_last", "spike", "log_to"),
 }
 """Fields of the configuration that change a result by rounding at most: a run may go on with others."""
 
@@ -38,7 +38,8 @@ class TrainConfig:
 
     template: str  # how rows become text, such as "vicuna_v1"; the saved model is talked to in it
     rules: tuple[Rule, ...]  # which parts learn, at which peak rate
-    batch_rows: int  # rows of one optimiser step
+    batch_rows: int | None = None  # rows of one optimiser step; exactly one of batch_rows and batch_tokens
+    batch_tokens: int | None = None  # tokens of one step, pictures' places among them; on average
     steps: int | None = None  # optimiser steps; exactly one of steps and epochs
     epochs: float | None = None  # passes over the rows; the last step is filled up from the next pass
     pack_tokens: int = 4096  # places of one pack; bounds memory, changes the result only by rounding
@@ -54,6 +55,7 @@ class TrainConfig:
     attention: Attention = "sdpa"  # kernel of the language model; "flex" and "varlen" need a GPU
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
+    liger: bool = False  # Liger's kernels in the language model, where there are a GPU and its package
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
     leave_out: tuple[Bad, ...] = ()  # kinds of other bad rows that are left out and counted; all else stops
     seed: int = 0  # of the order of rows
@@ -70,12 +72,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         where = "training configuration"
-        if (self.steps is None) == (self.epochs is None):
-            raise UsageError("give either steps or epochs", where=where)
+        for one, other in (("steps", "epochs"), ("batch_rows", "batch_tokens")):
+            if (getattr(self, one) is None) == (getattr(self, other) is None):
+                raise UsageError(f"give either {one} or {other}", where=where)
         if not 0 < (self.steps or self.epochs or 0) < math.inf:
             raise UsageError("there must be at least one step", where=where)
+        if self.grouped and self.batch_rows is None:
+            raise UsageError("grouped batches are counted in rows", where=where, todo="give batch_rows")
         for name in (
             "batch_rows",
+            "batch_tokens",
             "pack_tokens",
             "pack_images",
             "checkpoint_every",
@@ -84,26 +90,43 @@ class TrainConfig:
             "patience",
         ):
             value = getattr(self, name)
-            if value is not None and value < 1:  # of these, only pack_images and patience may be None
+            if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1", where=where)
         for name in ("eval_rows", "workers", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be at least 0", where=where)
         # Written so that nan, which is neither above nor below anything, is refused.
-        if self.spike is not None and not self.spike > 1:
-            raise UsageError("spike must be above 1, such as 3", where=where)
-        if not 0 <= self.warmup_ratio <= 1:
-            raise UsageError("warmup_ratio must be 0 to 1", where=where)
-        if not self.clip > 0:
-            raise UsageError("clip must be above 0 (inf: no clipping)", where=where)
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError("weight_decay must be a number of at least 0", where=where)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError("betas must be at least 0 and below 1", where=where)
+        for sound, what in (
+            (self.spike is None or self.spike > 1, "spike must be above 1, such as 3"),
+            (0 <= self.warmup_ratio <= 1, "warmup_ratio must be 0 to 1"),
+            (self.clip > 0, "clip must be above 0 (inf: no clipping)"),
+            (0 <= self.weight_decay < math.inf, "weight_decay must be a number of at least 0"),
+            (all(0 <= beta < 1 for beta in self.betas), "betas must be at least 0 and below 1"),
+        ):
+            if not sound:
+                raise UsageError(what, where=where)
 
-    def steps_for(self, rows: int) -> int:
-        """Optimiser steps over `rows` rows."""
+    def steps_for(self, rows: int, tokens: float) -> int:
+        """Optimiser steps over `rows` rows that have so many tokens together."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return row_steps(rows, self.batch_rows, self.epochs, self.grouped)
+        if self.batch_rows is not None:
+            return row_steps(rows, self.batch_rows, self.epochs, self.grouped)
+        assert self.batch_tokens is not None
+        return token_steps(tokens, self.batch_tokens, self.epochs)
+
+    def share_of_step(self, rows: int, tokens: float) -> float:
+        """What share of a pass over the rows one step takes."""
+        if self.batch_rows is not None:
+            return self.batch_rows / rows
+        assert self.batch_tokens is not None
+        return self.batch_tokens / tokens
+
+    def decides(self) -> dict[str, Any]:
+        """What decides the result beside rows and start: what a run's key and its checkpoints hang on.
+
+        `batch_tokens` counts where it is given: what was trained before it existed is still known.
+        """
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in HOW}
+        return {k: v for k, v in found.items() if (k, v) != ("batch_tokens", None)}

@@ -20,7 +20,7 @@ from torch.optim import AdamW
 from sharecap.artifact import STATE, plain, write_atomically
 from sharecap.data.loading import Step
 from sharecap.errors import UsageError
-from sharecap.model import folder, trainable
+from sharecap.model import folder, liger, trainable
 from sharecap.model.attention import check
 from sharecap.model.blocks import at_rest, computing
 from sharecap.model.build import Llava
@@ -66,7 +66,7 @@ def train(
     model: Any = llava.model
     check(config.attention, world.device, torch.bfloat16 if config.precision == "bf16" else model.dtype)
     documents = prepare(config, llava, rows, directory, world)
-    total = config.steps_for(len(documents.learned))
+    total = config.steps_for(len(documents.learned), documents.learned.sizes.total)
     learns = trainable.resolve(model, config.rules)
     if world.first:
         directory.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def train(
     model.train()
     with (
         Log(directory, kept.run, done, config.log_to, world.first) as log,
-        computing(model, config.attention, config.checkpointing, config.compile),
+        computing(model, config.attention, config.checkpointing, config.compile, config.liger),
     ):
         watch = Watch(directory, config.spike, learning, [line["loss"] for line in log.lines])
         for step in meter.waiting(batches(config, llava, documents.learned, world, first=done, last=total)):
@@ -152,6 +152,8 @@ class Look:
 def arranged(config: TrainConfig, llava: Llava, learns: Trainable, world: World) -> tuple[Learner, Meter]:
     """Made ready: what learns, in which precision, on which device, in which shards, in this order."""
     model: Any = llava.model
+    if config.liger:
+        liger.check(world.device)
     trainable.apply(model, learns)
     for parameter in model.parameters():
         if parameter.requires_grad or config.precision == "fp32":

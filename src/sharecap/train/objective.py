@@ -36,9 +36,10 @@ class Objective(nn.Module):
         where = layout(pack.lengths, self.device)
         ids, predict, targets = (x.to(self.device) for x in (pack.ids, pack.predict, pack.targets))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return packed_loss(
+            loss: Tensor = packed_loss(
                 self.model, ids, where, pixels, predict=predict, targets=targets, compiled=self.compiled
             )
+        return loss.clone()  # sharding hangs its hooks on the result, and warns of one that is a view
 
 
 @dataclass(frozen=True)

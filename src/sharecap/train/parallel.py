@@ -5,8 +5,11 @@ other for ever (see `Learner.even`).
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 
 PATIENCE = timedelta(minutes=60)
 """How long a rank waits for the others: writing a large model takes one of them minutes."""
@@ -58,6 +61,59 @@ class World:
             dist.barrier(group=self.talk)
 
 
+def ranks() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@cache
+def meeting_place() -> tuple[Any, int, int]:
+    """Where torchrun's processes find each other, this one's rank, and how many there are."""
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    # A run that torchrun starts again finds the store as it was: what it reads must be of this attempt.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(attempt, store), rank, size  # type: ignore[attr-defined]
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of the errors of all ranks, the first leaves the block; the others end their process without a word.
+
+    All ranks meet the same wrong setting, and one that fails takes the others' connections with it: what they
+    say of that would bury what happened. torchrun ends those that hang in a call to it.
+    """
+    if ranks() == 1:
+        yield
+        return
+    store, _, _ = meeting_place()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if told_already(store):
+            raise SystemExit(error.exit_code if isinstance(error, SharecapError) else 1) from None
+        if isinstance(error, dist.DistError) or "/gloo/" in str(error):  # gloo raises RuntimeErrors
+            todo = "torchrun says which and how; the same command goes on from the last checkpoint"
+            raise SharecapError("another process of this run was ended", todo=todo) from error
+        raise
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def alone(what: str) -> None:
+    """`UsageError`, said once, if torchrun has started several processes for what only one can do."""
+    with one_voice():
+        if ranks() > 1:
+            raise UsageError(f"{what} in one process only", todo="run the same command without torchrun")
+
+
+def told_already(store: Any) -> bool:
+    """Whether another rank has failed before this one, which is noted."""
+    try:
+        return bool(store.add("failed", 1) > 1)
+    except RuntimeError:  # who kept the store is gone, with what it knew
+        return False
+
+
 def joined(device: str) -> World:
     """The world of this process: torchrun's, or itself alone. `device` is "cpu", "cuda" or "auto".
 
@@ -70,17 +126,14 @@ def joined(device: str) -> World:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError):  # torch raises each for some device
         raise UsageError(f"no device {device!r} here", todo='use "cpu", or "auto"') from None
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if ranks() == 1:
         return World(0, 1, place)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        # A run that torchrun starts again finds the store as it was: what it reads must be of this attempt.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+        store, rank, size = meeting_place()
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     talk, files = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
     return World(dist.get_rank(), dist.get_world_size(), place, talk, files)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from sharecap.errors import UsageError
 from sharecap.model.build import Llava
 from sharecap.model.pixels import Pixels
 from sharecap.records import Conversation
-from sharecap.train.config import HOW, TrainConfig
+from sharecap.train.config import TrainConfig
 from sharecap.train.guards import check_tokens
 from sharecap.train.parallel import World
 
@@ -69,9 +69,8 @@ def prepare(
 
 def digest(config: TrainConfig, rows: Rows) -> str:
     """What a checkpoint belongs to: all that decides the result, the rows' tokens and pictures among it."""
-    decides = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in HOW}
     held_out = "" if rows.held_out is None else rows.held_out.digest
-    return hashlib.sha256(repr((decides, rows.learned.digest, held_out)).encode()).hexdigest()
+    return hashlib.sha256(repr((config.decides(), rows.learned.digest, held_out)).encode()).hexdigest()
 
 
 def batches(
@@ -83,6 +82,7 @@ def batches(
         rows,
         Pixels(llava.processor.image_processor, kept),
         batch_rows=config.batch_rows,
+        batch_tokens=config.batch_tokens,
         pack_tokens=config.pack_tokens,
         pack_images=config.pack_images,
         grouped=config.grouped,
@@ -99,5 +99,5 @@ def held_out(config: TrainConfig, llava: Llava, rows: Rows, world: World) -> Ste
     """The held-out rows as one step, kept in memory; None if there are none."""
     if rows.held_out is None:
         return None
-    at_once = replace(config, batch_rows=len(rows.held_out), workers=0)
+    at_once = replace(config, batch_rows=len(rows.held_out), batch_tokens=None, workers=0)
     return next(batches(at_once, llava, rows.held_out, world, first=0, last=1))
