@@ -18,7 +18,7 @@ ID = "a" * 64
 
 
 def said(sentence: int, claim: str, verdict: str) -> Verdict:
-    return Verdict(ID, "layer", sentence, claim, verdict, verdict, "judge", "digest")
+    return Verdict(ID, "layer", sentence=sentence, claim=claim, verdict=verdict, raw=verdict, judge="judge")
 
 
 def test_supported_claims_take_the_place_of_a_sentence_with_a_wrong_one() -> None:

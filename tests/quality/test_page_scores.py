@@ -24,7 +24,7 @@ def measured(dataset: Path) -> None:
 
 def judged(dataset: Path, images: list[str]) -> bool:
     verdicts = [
-        Verdict(image, "x", n, "claim", said, "raw", "judge", "-")
+        Verdict(image, "x", sentence=n, claim="claim", verdict=said, raw="raw", judge="judge")
         for image in images
         for n, said in enumerate(("supported", "contradicted"))
     ]

@@ -122,7 +122,8 @@ def test_every_recipe_of_every_table_resolves_on_the_meta_device(size: str) -> N
             assert {part_of(name) for name in learns.rates} == {
                 rule.part for rule in stage.train.rules if rule.learning_rate
             }
-            assert stage.train.steps_for(sum(kind.rows for one in stage.rows for kind in one.kinds)) > 10
+            rows = sum(kind.rows for one in stage.rows for kind in one.kinds)
+            assert stage.train.steps_for(rows, 500.0 * rows) > 10
     assert len(models) == 4
 
 
