@@ -38,11 +38,12 @@ def spoil(path: Path, how: int) -> None:
         path.write_bytes(b"no picture at all\n" * 20)
 
 
-def answered(dataset: Path) -> int:
-    """Requests that are answered in the ledger; 0 before there is one."""
+def count(dataset: Path, state: str) -> int:
+    """Requests of this state in the ledger; 0 before there is one."""
     try:
         with sqlite3.connect(f"file:{dataset / 'ledger.sqlite'}?mode=ro", uri=True) as db:
-            return int(db.execute("SELECT count(*) FROM requests WHERE state = 'done'").fetchone()[0])
+            found = db.execute("SELECT count(*) FROM requests WHERE state = ?", (state,)).fetchone()
+            return int(found[0])
     except sqlite3.OperationalError:
         return 0
 
@@ -71,15 +72,18 @@ def main() -> None:
             command += ["--accept", gate]
         kills = 0
         while kills < KILLS:
-            before, process = answered(root / "dataset"), subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            while answered(root / "dataset") < before + 60 and process.poll() is None:
-                time.sleep(0.05)
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            # Captions come in groups, so that the kills fall before, between and within some of them.
+            while process.poll() is None and (
+                count(root / "dataset", "done") < kills * 150 or not count(root / "dataset", "sent")
+            ):
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 1.5))
             assert process.poll() is None, "ended before it could be killed"
-            time.sleep(rng.uniform(0, 1))
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-            print(f"killed with {answered(root / 'dataset')} answered", flush=True)
+            print(f"killed with {count(root / 'dataset', 'done')} answered", flush=True)
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         captions = {caption.image_id for caption in read_layer(root / "dataset", "own")}
