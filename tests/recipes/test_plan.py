@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, LlamaConfig
+import torch
+from PIL import Image
+from transformers import GPT2Config, LlamaConfig, Qwen3VLForConditionalGeneration
 from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.errors import SharecapError, UsageError
 from sharecap.model.build import Parts, build
-from sharecap.model.folder import save
+from sharecap.model.folder import load, save
+from sharecap.model.qwen import Places
 from sharecap.recipes.find import find_recipe
-from sharecap.recipes.plan import GIB, Machine, largest_pack, lines, plan
+from sharecap.recipes.plan import GIB, Machine, estimated, largest_pack, lines, plan
 from sharecap.recipes.settings import with_settings
 from sharecap.recipes.shapes import shape_of
 from sharecap.train.cost import RowKind, cost_of, work_of_kinds
@@ -39,10 +42,10 @@ def operations(name: str, stage_name: str) -> float:
     """What a stage takes with the recipe's own estimates of lengths."""
     recipe = find_recipe(name)
     stage, config = recipe.stage(stage_name), shape_of(recipe.parts)
-    kinds = [kind for source in stage.rows for kind in source.kinds]
-    imagined = Imagined(config, stage.train)
+    kinds = estimated(recipe, stage, config.image_seq_length)
+    imagined = Imagined(config, stage.train.rules, stage.train.precision)
     assert imagined.parameters == pytest.approx(7.06e9, rel=0.01)
-    return cost_of(imagined.model).flops(work_of_kinds(kinds, config.image_seq_length)).needed
+    return cost_of(imagined.model).flops(work_of_kinds(kinds)).needed
 
 
 @pytest.mark.parametrize(
@@ -147,9 +150,36 @@ def test_a_whole_model_is_planned_from_its_configuration(tmp_path: Path) -> None
     assert sft["parameters"] == sum(p.numel() for p in llava.model.parameters())
     assert sft["model_bytes"] == 4 * sft["parameters"]
     assert [(kind["rows"], kind["images"]) for kind in sft["kinds"]] == [(1, 0), (8, 1)]
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    with pytest.raises(
+        UsageError, match=r"LLaVAs and Qwen3-VLs can be planned, not 'llama': .*llama\. train"
+    ):
+        told("tiny", *words, "--set", f"parts={tmp_path / 'llama'}")
+
+
+def test_a_qwen_is_planned_with_pictures_of_the_sizes_that_they_have(tmp_path: Path) -> None:
+    user = user_folder(tmp_path)
     qwen = qwen_folder(tmp_path / "qwen")
-    with pytest.raises(UsageError, match=r"only LLaVAs can be planned, not 'qwen3_vl': .*qwen\. train"):
-        told("tiny", *words, "--set", f"parts={qwen}")
+    settings = [f"parts={qwen}", "pretrain.rules.vision.from_block=1"]
+    settings += [f"{stage}.template=own" for stage in ("align", "pretrain", "sft")]
+    words = [word for setting in settings for word in ("--set", setting)]
+    sft = told("tiny", "--gpus", "1", "--data", str(user / "rows"), *words)["stages"][2]
+    assert sft["parameters"] == sum(p.numel() for p in load(qwen).model.parameters())
+    places = {kind["images"]: kind["places"] for kind in sft["kinds"]}
+    with Image.open(next((user / "rows/pictures").glob("*.png"))) as picture:
+        assert places == {0: None, 1: Places(load(qwen).processor.image_processor).of_size(*picture.size)}
+    assert sft["picture"] is None
+
+
+def test_the_papers_qwen_is_planned_where_nobody_has_it() -> None:
+    with torch.device("meta"):
+        large = Qwen3VLForConditionalGeneration(shape_of(find_recipe("lab:substitution:paper:qwen_vl").parts))
+    assert sum(p.numel() for p in large.parameters()) == pytest.approx(8.77e9, rel=0.001)
+    found = told("lab:substitution:small:qwen_vl", "--gpus", "1")["stages"][0]
+    assert found["parameters"] == pytest.approx(2.13e9, rel=0.001)
+    assert found["picture"] == [640, 480]
+    assert {kind["places"] for kind in found["kinds"] if kind["images"]} == {20 * 15}  # squares of 32 pixels
+    assert found["fits"]
 
 
 def test_a_plan_that_can_t_be_made_is_one_clear_line(tmp_path: Path) -> None:
@@ -176,8 +206,8 @@ def test_a_plan_that_can_t_be_made_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_the_largest_pack_is_full_and_holds_what_any_kind_can_bring() -> None:
-    kinds = [RowKind("long text", 10, 0, 100, 900), RowKind("pictures", 90, 1, 50, 50)]
-    pack = largest_pack(kinds, image_tokens=100, pack_tokens=2000, most_rows=32)
+    kinds = [RowKind("long text", 10, 0, 100, 900), RowKind("pictures", 90, 1, 50, 50, places=100)]
+    pack = largest_pack(kinds, pack_tokens=2000, most_rows=32)
     assert sum(pack.lengths) == 2000
-    assert (pack.images, pack.learned) == (10, 1800)
-    assert sum(largest_pack(kinds, 100, 2000, most_rows=2).lengths) == 2 * 280
+    assert (pack.images, pack.places, pack.learned) == (10, 100, 1800)
+    assert sum(largest_pack(kinds, 2000, most_rows=2).lengths) == 2 * 280

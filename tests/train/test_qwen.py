@@ -12,8 +12,12 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from sharecap.artifact import file_digest
+from sharecap.chat.templates import template_named
+from sharecap.chat.tokenise import Cutter
 from sharecap.model.folder import load
+from sharecap.model.trainable import apply, resolve
 from sharecap.records import Conversation
+from sharecap.train.cost import cost_of, work_of_packs
 from sharecap.train.loop import train
 from tests.model.tiny_qwen import qwen_folder, sized_rows
 from tests.train.killed import CONFIG as LLAVA
@@ -77,10 +81,21 @@ def test_the_first_step_s_loss_is_that_of_plain_transformers_and_it_falls(
     assert {line["images"] for line in found} == {5}
 
 
-def test_no_operations_are_told_where_they_can_t_be_counted(trained: Path) -> None:
-    for line in lines(trained):
-        assert not {"flops", "mfu"} & line.keys()
-        assert line["tokens_per_s"] > 0
+def test_operations_of_a_step_are_those_of_its_rows_and_of_pictures_of_their_sizes(
+    start: Path, rows: list[Conversation], trained: Path
+) -> None:
+    llava = load(start)
+    apply(llava.model, resolve(llava.model, CONFIG.rules))
+    cutter = Cutter(llava.tokenizer, template_named("own", llava.processor), llava.image_tokens)
+    packs = [
+        ((len(d),), int(d.learned[1:].sum()), [int((d.ids == cutter.image_id).sum())] * len(d.images))
+        for d in cutter.documents(rows)
+    ]
+    assert sorted(pictures[0] for *_, pictures in packs if pictures) == [2, 4, 4, 6, 12]
+    told = cost_of(llava.model).flops(work_of_packs(packs)).needed
+    for line in lines(trained):  # each step learns from all rows
+        assert line["flops"] == pytest.approx(told)
+        assert line["mfu"] > 0
 
 
 def test_what_the_rules_say_learns_and_nothing_else(start: Path, trained: Path) -> None:

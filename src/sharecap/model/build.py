@@ -172,9 +172,24 @@ def used_blocks(config: Any) -> int:
 
 def image_tokens(config: Any) -> int:
     """Places that one image takes: its patches, and the class token where it is kept."""
-    vision = config.vision_config
-    places = (vision.image_size // vision.patch_size) ** 2 + CLASS_TOKENS.get(vision.model_type, 0)
-    return int(places) - int(config.vision_feature_select_strategy == "default")
+    return patches_of(config) + class_tokens(config) - int(config.vision_feature_select_strategy == "default")
+
+
+def patches_of(config: Any) -> int:
+    """Patches of a picture, in a tower of one size."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
+def class_tokens(config: Any) -> int:
+    """Places that a tower of one size has beside its patches."""
+    return CLASS_TOKENS.get(config.vision_config.model_type, 0)
+
+
+def places_taken(config: Any, pictures: Tensor | Patches) -> list[int]:
+    """Places that each of the pictures takes in the language model."""
+    if isinstance(pictures, Patches):
+        return [int(n) for n in pictures.grid.prod(-1) // config.vision_config.spatial_merge_size**2]
+    return [image_tokens(config)] * len(pictures)
 
 
 def grey_picture(config: Any) -> tuple[Tensor | Patches, int]:

@@ -78,8 +78,18 @@ class Places:
         if max(width, height) > LONGEST * min(width, height):
             what = f"{width} x {height} pixels, more than {LONGEST} times as long as wide"
             raise ImageError("malformed", what, picture, "leave it out")
+        return self.of_size(width, height)
+
+    def of_size(self, width: int, height: int) -> int:
+        """Of a picture of so many pixels."""
         patches = self.processor.get_number_of_image_patches(height, width)
         return int(patches // self.processor.merge_size**2)
+
+
+PUBLISHED = Qwen2VLImageProcessorPil(
+    patch_size=16, size={"shortest_edge": 256 * 16**2, "longest_edge": 65_536 * 16**2}
+)
+"""How the released Qwen3-VLs resize pictures: to 256 patches at least."""
 
 
 @functools.lru_cache(maxsize=1 << 20)

@@ -1,7 +1,7 @@
 """The rows of a recipe's stages: where their files lie, which are missing, what is in them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from sharecap.data.measure import measure
 from sharecap.data.mixed import Mixed, one_after_another, some_of
 from sharecap.data.mixture import open_rows
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model import qwen
+from sharecap.model.build import Parts, read_config
 from sharecap.recipes.recipe import Stage
 from sharecap.records import IMAGE_TOKEN
 from sharecap.train.cost import RowKind
@@ -64,18 +66,30 @@ class Lengths:
     bad: tuple[str, ...]  # each row of the sample that training would stop at: its name and what is wrong
 
 
-def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) -> Lengths:
-    """What kinds of rows there are, from `SAMPLE` of them; `SharecapError` without a tokenizer."""
+def reader_of(parts: Parts | Path) -> Any:
+    """What cuts a model's rows: its tokenizer, or the processor of one of Qwen's; `SharecapError` without."""
+    place = parts if isinstance(parts, Path) else parts.language
+    try:
+        if isinstance(parts, Path) and read_config(parts).model_type == qwen.KIND:
+            return qwen.PictureProcessor.read(parts)
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(place))
+    except Exception:  # noqa: BLE001 - whatever its absence makes the loaders raise
+        todo = "name a directory that has one, or leave --data away to plan from the recipe's own estimates"
+        raise SharecapError("no tokenizer to measure rows with", where=place, todo=todo) from None
+    tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
+    return tokenizer
+
+
+def measured(stage: Stage, data: Path, reads: Any, places: int | Callable[[str], int]) -> Lengths:
+    """What kinds of rows there are, from `SAMPLE` of them.
+
+    `reads` is what `reader_of` gave; `places` are those of a picture in the language model.
+    """
     rows = rows_of(stage, data)
     if not rows:
         raise SharecapError("no rows", where=data / stage.rows[0].file)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(language))
-    except Exception:  # noqa: BLE001 - whatever its absence makes the loaders raise
-        todo = "name a directory that has one, or leave --data away to plan from the recipe's own estimates"
-        raise SharecapError("no tokenizer to measure rows with", where=language, todo=todo) from None
-    tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
-    cutter = Cutter(tokenizer, template_named(stage.train.template, tokenizer), image_tokens)
+    template = template_named(stage.train.template, reads)
+    cutter = Cutter(getattr(reads, "tokenizer", reads), template, places)
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
     sample = some_of(rows, chosen)
     found = measure(sample, cutter)
@@ -91,10 +105,12 @@ def measured(stage: Stage, data: Path, language: str | Path, image_tokens: int) 
     kinds = []
     for images, documents in sorted(by_images.items()):
         learned = sum(int(d.learned.sum()) for d in documents)
-        given = sum(map(len, documents)) - learned - images * image_tokens * len(documents)
+        seen = sum(int((d.ids == cutter.image_id).sum()) for d in documents)
+        given, few = sum(map(len, documents)) - learned - seen, len(documents)
         name = f"rows with {images} pictures"
-        count = round(len(rows) * len(documents) / (len(chosen) - len(problems)))
-        kinds.append(RowKind(name, count, images, given / len(documents), learned / len(documents)))
+        count = round(len(rows) * few / (len(chosen) - len(problems)))
+        mean = seen / (few * images) if images else None
+        kinds.append(RowKind(name, count, images, given / few, learned / few, mean))
     stopping = (p for _, p in sorted(problems.items()) if p.reason not in stage.train.leave_out)
     told = tuple(f"row {p.id}: {p.what}" + (f" ({p.image})" if p.image else "") for p in stopping)
     if not kinds and not told:

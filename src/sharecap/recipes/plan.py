@@ -7,21 +7,21 @@ measured where the rows are at hand; which of the two is always said.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-from transformers import LlavaConfig
 
 from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
-from sharecap.recipes.shapes import shape_of
+from sharecap.recipes.shapes import places_of, shape_of
 from sharecap.train.config import TrainConfig
 from sharecap.train.cost import Flops, RowKind, Work, cost_of, work_of_kinds
 from sharecap.train.memory import RESERVE, Imagined, Memory, PackShape, Sharding
 
 GIB = 2**30
 MOST_GPUS = 1024
+PICTURE = (640, 480)  # width and height of most of COCO's pictures
 NAMED = 20  # bad rows that an error names
 
 
@@ -60,6 +60,7 @@ class StagePlan:
     learning: int
     kinds: tuple[RowKind, ...]
     measured: bool  # lengths of rows, from the rows themselves
+    picture: tuple[int, int] | None  # pixels that every picture was taken to have, where their number matters
     rows: int
     steps: int
     work: Work  # of the whole stage
@@ -78,28 +79,38 @@ def plan(recipe: Recipe, machine: Machine, data: Path | None = None) -> list[Sta
     `SharecapError` names all rows of the samples that training would stop at.
     """
     config = shape_of(recipe.parts)
+    places, picture = places_of(recipe.parts, config), None
     if data is None:
-        kinds = [estimated(recipe, stage) for stage in recipe.stages]
+        picture = None if isinstance(places, int) else PICTURE
+        taken = places if isinstance(places, int) else places.of_size(*PICTURE)
+        kinds = [estimated(recipe, stage, taken) for stage in recipe.stages]
     else:
         files.check(recipe.stages, data)
-        parts = recipe.parts
-        language = parts if isinstance(parts, Path) else parts.language
-        found = [files.measured(one, data, language, config.image_seq_length) for one in recipe.stages]
+        reads = files.reader_of(recipe.parts)
+        found = [files.measured(one, data, reads, places) for one in recipe.stages]
         if bad := list(dict.fromkeys(row for lengths in found for row in lengths.bad)):
             more = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
             what = f"{len(bad):,} rows can't be trained on: {'; '.join(bad[:NAMED])}{more}"
             todo = "mend them, or have their kind left out: --set STAGE.leave_out="
             raise SharecapError(what, where=data, todo=todo)
         kinds = [lengths.kinds for lengths in found]
+    imagined = cache(partial(Imagined, config))  # stages in which the same learns share what is traced
     return [
-        plan_stage(stage, config, machine, each, measured=data is not None)
+        plan_stage(
+            stage,
+            imagined(stage.train.rules, stage.train.precision),
+            machine,
+            each,
+            measured=data is not None,
+            picture=picture,
+        )
         for stage, each in zip(recipe.stages, kinds, strict=True)
     ]
 
 
-def estimated(recipe: Recipe, stage: Stage) -> tuple[RowKind, ...]:
-    """What the recipe itself knows of its rows."""
-    kinds = tuple(kind for source in stage.rows for kind in source.kinds)
+def estimated(recipe: Recipe, stage: Stage, places: int) -> tuple[RowKind, ...]:
+    """What the recipe itself knows of its rows, whose pictures take so many places each."""
+    kinds = tuple(replace(kind, places=places) for source in stage.rows for kind in source.kinds)
     if not kinds:
         what = f"nothing is known of the rows of stage {stage.name}"
         raise UsageError(what, where=recipe.name, todo="give --data with the rows")
@@ -107,15 +118,19 @@ def estimated(recipe: Recipe, stage: Stage) -> tuple[RowKind, ...]:
 
 
 def plan_stage(
-    stage: Stage, config: LlavaConfig, machine: Machine, kinds: tuple[RowKind, ...], *, measured: bool
+    stage: Stage,
+    imagined: Imagined,
+    machine: Machine,
+    kinds: tuple[RowKind, ...],
+    *,
+    measured: bool,
+    picture: tuple[int, int] | None,
 ) -> StagePlan:
     """Plan one stage."""
-    image_tokens: int = config.image_seq_length
     rows = sum(kind.rows for kind in kinds)
-    once = work_of_kinds(kinds, image_tokens)
+    once = work_of_kinds(kinds)
     steps = stage.train.steps_for(rows, once.tokens)
     work = once * (steps * stage.train.share_of_step(rows, once.tokens))
-    imagined = Imagined(config, stage.train)
     flops = cost_of(imagined.model).flops(work)
     memory = memory_of(imagined, stage.train, kinds, machine)
     fits = memory[machine.ways[0]].total <= machine.room
@@ -126,6 +141,7 @@ def plan_stage(
         learning=imagined.learning,
         kinds=kinds,
         measured=measured,
+        picture=picture,
         rows=rows,
         steps=steps,
         work=work,
@@ -143,33 +159,35 @@ def memory_of(
     imagined: Imagined, config: TrainConfig, kinds: Sequence[RowKind], machine: Machine
 ) -> dict[Sharding, Memory]:
     """Memory of one GPU, for each way in which the model can lie on them."""
-    image_tokens = imagined.model.config.image_seq_length
     room = most_rows = config.pack_tokens
     if config.batch_rows is not None:
         most_rows = math.ceil(config.batch_rows / machine.gpus)
     else:  # a GPU's share of the step, which is one row at least
         assert config.batch_tokens is not None
-        longest = math.ceil(max(kind.length(image_tokens) for kind in kinds))
+        longest = math.ceil(max(kind.length for kind in kinds))
         room = min(room, max(longest, math.ceil(config.batch_tokens / machine.gpus)))
-    pack = largest_pack(kinds, image_tokens, room, most_rows)
+    pack = largest_pack(kinds, room, most_rows)
     return {way: imagined.memory(pack, way, machine.gpus) for way in machine.ways}
 
 
-def largest_pack(kinds: Sequence[RowKind], image_tokens: int, pack_tokens: int, most_rows: int) -> PackShape:
+def largest_pack(kinds: Sequence[RowKind], pack_tokens: int, most_rows: int) -> PackShape:
     """A full pack of rows of mean length, with as many pictures and learned tokens as one of any kind has."""
-    lengths = {kind: min(kind.length(image_tokens), pack_tokens) for kind in kinds}
+    lengths = {kind: min(kind.length, pack_tokens) for kind in kinds}
 
     def most(kind: RowKind) -> float:
         return min(most_rows, max(1.0, pack_tokens // lengths[kind]))
 
-    images = max(math.ceil(most(kind) * kind.images) for kind in kinds)
     learned = max(math.ceil(most(kind) * min(kind.learned, lengths[kind])) for kind in kinds)
     total = sum(kind.rows for kind in kinds)
     mean = max(1, round(sum(lengths[kind] * kind.rows for kind in kinds) / total))
     count = min(most_rows, max(1, pack_tokens // mean))
     rest = min(mean, pack_tokens - count * mean) if count < most_rows else 0
     documents = (mean,) * count + ((rest,) if rest else ())
-    return PackShape(documents, min(learned, sum(documents)), images)
+    room = sum(documents)
+    shown = max(kinds, key=lambda kind: most(kind) * kind.images * kind.picture)
+    places = min(room, math.ceil(shown.picture))
+    images = min(math.ceil(most(shown) * shown.images), room // places if places else 0)
+    return PackShape(documents, min(learned, room), images, places)
 
 
 def remedies(
@@ -213,7 +231,8 @@ def stage_lines(p: StagePlan, machine: Machine) -> list[str]:
     found = [
         f"{p.name}: {p.rows:,} rows, {p.steps:,} steps, {p.work.tokens:,.0f} tokens "
         f"({p.work.learned:,.0f} learned), {p.work.images:,.0f} pictures",
-        f"  lengths of rows: {'measured on a sample' if p.measured else 'estimates of the recipe'}",
+        f"  lengths of rows: {'measured on a sample' if p.measured else 'estimates of the recipe'}"
+        f"{'' if p.picture is None else '; every picture {} x {} pixels'.format(*p.picture)}",
         *(f"  {line}" for line in p.table),
         "  GiB a GPU " + " ".join(f"{name:>11}" for name in names),
     ]

@@ -5,7 +5,6 @@ So what a step holds is traced on the model's own shapes, and the page says that
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +63,15 @@ def held(bench: Bench, design: Design, stage: Artifact, step: Line) -> "Memory":
     """What is held in a step of that size, by the model's own shapes."""
     from transformers import LlavaConfig
 
+    from sharecap.model.build import image_tokens
     from sharecap.scenes.arms import all_parts, stages
     from sharecap.train.memory import Imagined, PackShape
 
     arm = bench.spec.arm
     train = stages(arm, "captions", bench.spec.seed)["pretrain"]
     config: Any = LlavaConfig.from_pretrained(stage.path / "model")
-    imagined = Imagined(config, replace(train, rules=all_parts(arm, design.tower)))
+    imagined = Imagined(config, all_parts(arm, design.tower), train.precision)
     tokens, rows = step["tokens"], step["rows"]
     lengths = [tokens // rows + (place < tokens % rows) for place in range(rows)]
-    return imagined.memory(PackShape(tuple(lengths), step["learned_tokens"], step["images"]))
+    places = image_tokens(config)
+    return imagined.memory(PackShape(tuple(lengths), step["learned_tokens"], step["images"], places))

@@ -32,6 +32,9 @@ HOW = {
 """Fields of the configuration that change a result by rounding at most: a run may go on with others."""
 
 
+Precision = Literal["fp32", "bf16"]
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One stage (align, pretrain or SFT): what learns, from rows written in which template, for how long."""
@@ -51,7 +54,7 @@ class TrainConfig:
     weight_decay: float = 0.0  # AdamW's, on all that learns
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     clip: float = 1.0  # largest norm of a step's whole gradient
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the computation; what learns is held in fp32 always
+    precision: Precision = "fp32"  # of the computation; what learns is held in fp32 always
     attention: Attention = "sdpa"  # kernel of the language model; "flex" and "varlen" need a GPU
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster

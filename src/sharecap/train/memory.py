@@ -5,25 +5,27 @@ in seconds whatever its size, and what is alive at each moment is counted. It mu
 because something was left out: what can't be counted (driver, fragmentation) is `RESERVE`.
 """
 
-import os
+import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, Qwen3VLForConditionalGeneration
 
-from sharecap.model import trainable
+from sharecap.model import qwen, trainable
 from sharecap.model.attention import layout
 from sharecap.model.forward import packed_forward, packing
-from sharecap.train.config import TrainConfig
+from sharecap.model.pixels import Patches
+from sharecap.model.trainable import Rule
+from sharecap.train.config import Precision
 
 aten: Any = torch.ops.aten
 
@@ -58,6 +60,7 @@ class PackShape:
     lengths: tuple[int, ...]  # of its documents, in tokens
     learned: int  # positions whose logits are computed
     images: int
+    places: int  # of each of them in the language model
 
 
 class Imagined:
@@ -66,17 +69,22 @@ class Imagined:
     What learns is held in fp32, the rest in the configuration's own precision.
     """
 
-    def __init__(self, config: LlavaConfig, stage: TrainConfig) -> None:
-        self.stage = stage
+    def __init__(self, config: Any, rules: Sequence[Rule], precision: Precision) -> None:
+        self.precision = precision
         self.traces: dict[tuple[PackShape, bool], Live] = {}
         self.dtype: Any = config.dtype
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with self.mode, without_checks():
-            self.model: Any = LlavaForConditionalGeneration(config)
-            self.learns = trainable.resolve(self.model, stage.rules)
+        kind = (
+            Qwen3VLForConditionalGeneration
+            if config.model_type == qwen.KIND
+            else LlavaForConditionalGeneration
+        )
+        with self.mode:
+            self.model: Any = kind(config)
+            self.learns = trainable.resolve(self.model, rules)
             trainable.apply(self.model, self.learns)
             for parameter in self.model.parameters():
-                exact = parameter.requires_grad or stage.precision == "fp32"
+                exact = parameter.requires_grad or precision == "fp32"
                 parameter.data = parameter.data.to(torch.float32 if exact else self.dtype)
 
     @property
@@ -116,7 +124,7 @@ class Imagined:
         The block at work and the next one, all that stands outside of blocks, and the gradients of two blocks
         on their way to their shards.
         """
-        size = 2 if self.stage.precision == "bf16" else 4
+        size = 2 if self.precision == "bf16" else 4
         stacks = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
         blocks = [list(block.parameters()) for stack in stacks for block in stack]
         every = [sum(p.numel() for p in block) for block in blocks]
@@ -127,7 +135,7 @@ class Imagined:
     def traced(self, pack: PackShape, *, whole: bool) -> "Live":
         """A step with such a pack, by weights as they are kept, or as they are gathered from shards."""
         if (pack, whole) not in self.traces:
-            with nullcontext() if whole or self.stage.precision == "fp32" else self.gathered_weights():
+            with nullcontext() if whole or self.precision == "fp32" else self.gathered_weights():
                 self.traces[pack, whole] = self.step(pack)
         return self.traces[pack, whole]
 
@@ -147,15 +155,15 @@ class Imagined:
     def step(self, pack: PackShape) -> "Live":
         """Run one pack forward and backward, and count what is alive beside weights and gradients."""
         model = self.model.train()
-        where, size = layout(pack.lengths), model.config.vision_config.image_size
-        with self.mode, without_checks():
+        lengths, ids = self.words(pack)
+        where, predict = layout(lengths), torch.arange(pack.learned)
+        pixels = self.pictures(pack) if pack.images else None
+        with self.mode:
             for parameter in model.parameters():  # as after a step's first pack
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            ids, predict = torch.zeros(sum(pack.lengths), dtype=torch.long), torch.arange(pack.learned)
-            pixels = torch.zeros(pack.images, 3, size, size) if pack.images else None
             live = Live(model)
-            with live, packing(model):
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.stage.precision == "bf16"):
+            with Computed(), live, packing(model):
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
                     logits = packed_forward(model, ids, where, pixels, predict)
                 live.forward, live.casts, live.logits = live.now, live.cast, logits.nbytes
                 loss = cross_entropy(logits.float(), torch.zeros_like(predict), reduction="sum")
@@ -164,6 +172,55 @@ class Imagined:
             for parameter in model.parameters():
                 parameter.grad = None
         return live
+
+    def words(self, pack: PackShape) -> tuple[tuple[int, ...], Tensor]:
+        """Lengths of the documents and their tokens [T]: a picture at the head of as many as there are.
+
+        Where documents are too few or too short for that, they are as many equal ones as there are pictures.
+        """
+        total, lengths = sum(pack.lengths), pack.lengths
+        if len(lengths) < pack.images or any(n < pack.places for n in lengths[: pack.images]):
+            ends = [total * i // pack.images for i in range(pack.images + 1)]
+            lengths = tuple(after - start for start, after in itertools.pairwise(ends))
+        ids = torch.zeros(total, dtype=torch.long)
+        for start in itertools.accumulate((0, *lengths[: pack.images - 1])) if pack.images else ():
+            ids[start : start + pack.places] = self.model.config.image_token_id
+        return lengths, ids
+
+    def pictures(self, pack: PackShape) -> Tensor | Patches:
+        """Fake pictures as the model takes them; where their size is free, one place high."""
+        config = self.model.config
+        if config.model_type != qwen.KIND:
+            size = config.vision_config.image_size
+            with self.mode:
+                return torch.zeros(pack.images, 3, size, size)
+        one = qwen.grey(config)
+        grid = (one.grid * torch.tensor([1, 1, pack.places])).repeat(pack.images, 1)
+        patches = int(grid.prod(-1).sum())
+        with self.mode:
+            return Patches(torch.zeros(patches, one.values.shape[1]), grid)
+
+
+class Computed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes what no fake tensor enters: tokens, sizes, masks, whose content a model's code reads."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if FakeTensor in types:
+            if func in MASKED:  # by places, since how many a mask holds decides on a shape
+                with unset_fake_temporarily():
+                    args = (args[0], [y for x in args[1] for y in where_true(x)], *args[2:])
+            return func(*args, **kwargs)
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
+
+
+MASKED = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default)
+
+
+def where_true(index: Tensor | None) -> list[Tensor | None]:
+    """A mask as the places where it is true, a tensor for each of its directions; another index as it is."""
+    return list(index.nonzero().unbind(1)) if index is not None and index.dtype == torch.bool else [index]
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -199,18 +256,3 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = self.alive.pop(key)
         self.now -= size
         self.cast -= size * is_cast
-
-
-@contextmanager
-def without_checks() -> Iterator[None]:
-    """transformers compares the number of image tokens with that of features: fake ones have no content."""
-    name = "TRANSFORMERS_DISABLE_TORCH_CHECK"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

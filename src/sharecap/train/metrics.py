@@ -21,7 +21,8 @@ from torch import Tensor
 from sharecap.artifact import write_atomically
 from sharecap.data.loading import PackTensors, Step
 from sharecap.errors import UsageError
-from sharecap.train.cost import cost_of, counts, work_of_packs
+from sharecap.model.build import places_taken
+from sharecap.train.cost import cost_of, work_of_packs
 from sharecap.train.parallel import World
 
 METRICS = "metrics.jsonl"
@@ -55,7 +56,7 @@ class Count:
     """What a step amounts to, over all ranks."""
 
     loss: float
-    flops: float | None  # None: the model's kind can't be counted
+    flops: float
     images: int
 
 
@@ -63,7 +64,7 @@ class Meter:
     """Measures steps. The model must be whole and know what learns."""
 
     def __init__(self, model: Any, world: World, precision: str) -> None:
-        self.world, self.cost = world, cost_of(model) if counts(model.config) else None
+        self.world, self.cost, self.config = world, cost_of(model), model.config
         self.peak = world.size * peak_flops(world.device, precision)
         self.begun = self.waited = 0.0
 
@@ -79,21 +80,21 @@ class Meter:
 
     def count(self, step: Step, loss: Tensor) -> Count:
         """Add up what the ranks did, `loss` being this rank's share of it."""
-        images = sum(pictures_of(pack) for pack in step.packs)
-        work = work_of_packs((p.lengths, len(p.predict), pictures_of(p)) for p in step.packs)
-        needed = 0.0 if self.cost is None else self.cost.flops(work).needed
-        own = torch.tensor([0.0, needed, images], dtype=torch.float64, device=loss.device)
+        work = work_of_packs((p.lengths, len(p.predict), self.pictures(p)) for p in step.packs)
+        own = torch.tensor([0.0, self.cost.flops(work).needed, work.images], dtype=torch.float64)
+        own = own.to(loss.device)
         own[0] = loss
         total, flops, pictures = self.world.sum(own).tolist()
-        return Count(total, None if self.cost is None else flops, int(pictures))
+        return Count(total, flops, int(pictures))
+
+    def pictures(self, pack: PackTensors) -> list[int]:
+        """Places of each of the pack's pictures."""
+        return [] if pack.pixels is None else places_taken(self.config, pack.pixels)
 
     def line(self, step: Step, count: Count) -> dict[str, Any]:
         """The step's line of metrics; call it when the weights have changed."""
         seconds = time.monotonic() - self.begun
         waited, memory = self.world.most(self.waited, peak_memory(self.world.device))
-        counted = {}
-        if count.flops is not None:
-            counted = {"flops": count.flops, "mfu": count.flops / seconds / self.peak}
         return {
             "step": step.number + 1,
             "loss": count.loss,
@@ -103,15 +104,12 @@ class Meter:
             "images": count.images,
             "tokens_per_s": step.tokens / seconds,
             "samples_per_s": step.rows / seconds,
-            **counted,
+            "flops": count.flops,
+            "mfu": count.flops / seconds / self.peak,
             "data_wait_s": waited,
             "memory_bytes": int(memory),
             "seconds": seconds,
         }
-
-
-def pictures_of(pack: PackTensors) -> int:
-    return 0 if pack.pixels is None else len(pack.pixels)
 
 
 class Log:
@@ -269,13 +267,9 @@ def looks_in_vain(lines: Sequence[Mapping[str, Any]]) -> int:
 
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The run in a few numbers; `final_loss` is the mean over the last tenth of the steps.
-
-    `flops` is left out where lines have none.
-    """
+    """The run in a few numbers; `final_loss` is the mean over the last tenth of the steps."""
     tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
-    keys = ["tokens", "learned_tokens", "rows", "data_wait_s", "seconds"]
-    keys += ["flops"] * ("flops" in lines[0])
+    keys = ("tokens", "learned_tokens", "rows", "flops", "data_wait_s", "seconds")
     total = {key: sum(line[key] for line in lines) for key in keys}
     measured = [line for line in lines if worth_of(line) is not None]
     best: dict[str, Any] = {}
@@ -290,7 +284,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "learned_tokens": total["learned_tokens"],
         "tokens_per_s": total["tokens"] / total["seconds"],
         "samples_per_s": total["rows"] / total["seconds"],
-        **({"flops": total["flops"]} if "flops" in total else {}),
+        "flops": total["flops"],
         "data_wait_s": total["data_wait_s"],
         "step_seconds": total["seconds"],
         "memory_bytes": max(line["memory_bytes"] for line in lines),

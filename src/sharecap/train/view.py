@@ -29,11 +29,10 @@ def note(line: Mapping[str, Any]) -> str:
     named = (("held out", LOSS), ("quality", QUALITY))
     looks = [f"{name} {line[key]:.3f}" for name, key in named if key in line]
     held_out = f" ({', '.join(looks)})" if looks else ""
-    mfu = [f"MFU {100 * line['mfu']:.0f} %"] if "mfu" in line else []
     parts = (
         f"loss {line['loss']:.3f}{held_out}",
         f"{line['tokens_per_s']:,.0f} tokens/s",
-        *mfu,
+        f"MFU {100 * line['mfu']:.0f} %",
         f"{100 * line['data_wait_s'] / line['seconds']:.1f} % waiting",
         f"{line['memory_bytes'] / 2**30:.1f} GiB",
     )
