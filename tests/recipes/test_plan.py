@@ -176,7 +176,7 @@ def test_the_papers_qwen_is_planned_where_nobody_has_it() -> None:
         large = Qwen3VLForConditionalGeneration(shape_of(find_recipe("lab:substitution:paper:qwen_vl").parts))
     assert sum(p.numel() for p in large.parameters()) == pytest.approx(8.77e9, rel=0.001)
     found = told("lab:substitution:small:qwen_vl", "--gpus", "1")["stages"][0]
-    assert found["parameters"] == pytest.approx(2.13e9, rel=0.001)
+    assert found["parameters"] == pytest.approx(2.13e9, rel=0.002)
     assert found["picture"] == [640, 480]
     assert {kind["places"] for kind in found["kinds"] if kind["images"]} == {20 * 15}  # squares of 32 pixels
     assert found["fits"]

@@ -74,7 +74,7 @@ class Imagined:
         self.traces: dict[tuple[PackShape, bool], Live] = {}
         self.dtype: Any = config.dtype
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        kind = (
+        kind: Any = (
             Qwen3VLForConditionalGeneration
             if config.model_type == qwen.KIND
             else LlavaForConditionalGeneration
@@ -162,7 +162,7 @@ class Imagined:
             for parameter in model.parameters():  # as after a step's first pack
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
             live = Live(model)
-            with Computed(), live, packing(model):
+            with Computed(), live, packing(model):  # type: ignore[no-untyped-call]
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
                     logits = packed_forward(model, ids, where, pixels, predict)
                 live.forward, live.casts, live.logits = live.now, live.cast, logits.nbytes
