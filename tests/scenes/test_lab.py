@@ -162,6 +162,16 @@ def test_a_captioner_is_compared_with_its_teacher_without_training(bench: Bench,
     assert "published" in lab_report.write(found, spent, tmp_path).read_text()
 
 
+def test_a_claim_of_the_teacher_is_the_captioner_s_turned_round(bench: Bench) -> None:
+    compare(bench)
+    turned = tuple(Claim("teacher", "captioner", measure=one.measure) for one in BESIDE.claims)
+    found, _ = lab_report.read(BESIDE, {1: bench})
+    other, _ = lab_report.read(replace(BESIDE, claims=turned), {1: bench})
+    for one, two in zip(found.tried, other.tried, strict=True):
+        assert two.difference.value == pytest.approx(-one.difference.value)
+        assert two.verdict == "agrees"
+
+
 def test_what_two_worlds_say_has_students_intervals_over_them(bench: Bench) -> None:
     found, spent = lab_report.read(BESIDE, {1: bench, 2: bench})
     alone, _ = lab_report.read(BESIDE, {1: bench})
@@ -189,11 +199,20 @@ def test_the_index_leads_to_every_page_and_names_what_was_not_run(bench: Bench, 
     lab_report.write(found, spent, tmp_path)
     (tmp_path / "noise.html").write_text("older")
     (tmp_path / "noise.json").write_text('{"claims": 3}')
+    (tmp_path / "blends.html").write_text("older")
+    (tmp_path / "blends.json").mkdir()
     text = write_index(tmp_path).read_text()
     assert 'href="tiny.html"' in text
-    assert "damaged or of another version" in text
+    assert text.count("damaged or of another version") == 2
     assert "sharecap lab caption_quality" in text
     assert "sharecap lab noise" not in text
+    (tmp_path / "my lab").mkdir()
+    assert "my lab&#39;" in write_index(tmp_path / "my lab").read_text()  # for a shell
+
+
+def test_without_claims_nothing_is_said_to_be_undecided(bench: Bench) -> None:
+    found, _ = lab_report.read(replace(TABLE, claims=()), {1: bench})
+    assert lab_report.follows(found).startswith("Nothing was claimed.")
 
 
 def test_p_is_students_and_certain_where_worlds_agree_exactly() -> None:

@@ -227,7 +227,9 @@ def follows(found: Outcome) -> str:
     """What follows, as far as the verdicts go."""
     verdicts = {one.verdict for one in found.tried}
     told = found.experiment.follows
-    if verdicts == {"agrees"}:
+    if not verdicts:
+        text = f"Nothing was claimed. What the rows were meant to tell: {told}"
+    elif verdicts == {"agrees"}:
         text = f"Every claim holds here. {told}"
     elif "contradicts" in verdicts:
         text = f"Not every claim holds here, so this is no ground for what would follow: {told}"
