@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.data.rows import read_rows
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes import lab_report
 from sharecap.scenes.facts import stated, truth
@@ -109,6 +109,13 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert any("“detailed” better than “short”" in line for line in lab_report.lines(found, spent))
+
+
+def test_a_place_where_a_page_can_t_be_written_is_one_line(bench: Bench, tmp_path: Path) -> None:
+    found, spent = lab_report.read(TABLE, {1: bench})
+    (tmp_path / "tiny.json").mkdir()
+    with pytest.raises(SharecapError, match=r"cannot write \(Is a directory\): .*tiny\.json"):
+        lab_report.write(found, spent, tmp_path)
 
 
 def test_a_page_reads_from_claim_to_what_it_took(bench: Bench, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sharecap import artifact
 from sharecap.artifact import Artifact, plain, write_atomically
 from sharecap.captions.layer import read_layer, write_layer
 from sharecap.images.add import add
+from sharecap.images.dataset import disk_errors
 from sharecap.quality import cases
 from sharecap.quality.comparison import compare_layers
 from sharecap.quality.measure import LEXICAL, measure
@@ -63,7 +64,8 @@ def compare(bench: Bench) -> Artifact:
         return {"requests": judged.requests, "failures": judged.failures}
 
     config = {"tagger": tagger.name, "wording": DIGEST, "seed": bench.spec.seed}
-    return bench.stage(COMPARED, "comparison", config, {"probe": probe.digest}, work, content=(FOUND,))
+    with disk_errors(bench.root):
+        return bench.stage(COMPARED, "comparison", config, {"probe": probe.digest}, work, content=(FOUND,))
 
 
 WORTH = {"left": -1, "tie": 0, "right": 1}
