@@ -189,7 +189,7 @@ def test_the_page_gets_scores_and_colours_unless_it_has_others(world: World) -> 
 
 def test_lines_that_an_editor_has_saved_are_read(tmp_path: Path) -> None:
     line = json.dumps({"image": "a" * 64, "sentence": 0, "claim": "b", "verdict": "supported"})
-    (tmp_path / "mine.jsonl").write_text(f"\ufeff{line}\r\n\r\n{line}\r\n\r\n", encoding="utf-8", newline="")
+    (tmp_path / "mine.jsonl").write_text(f"\ufeff{line}\r\n{line}\r\n", encoding="utf-8", newline="")
     assert [one.verdict for one in read_verdicts(tmp_path / "mine.jsonl")] == ["supported"] * 2
     (tmp_path / "mine.jsonl").write_text(line.replace("0", "true", 1))
     with pytest.raises(UsageError, match="line 1, sentence: Input should be a valid integer"):

@@ -125,8 +125,6 @@ def read_verdicts(path: Path, layer: str | None = None) -> Iterator[Verdict]:
     try:
         with open(path, encoding="utf-8-sig") as lines:  # editors put a mark before what they save
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
                 try:
                     one = read(line)
                 except ValidationError as error:
