@@ -36,7 +36,15 @@ def test_the_sentence_with_a_doubtful_name_goes_and_the_rest_stays_as_it_is() ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Boats.", "no capitals at all", "一艘红色的船。", "I'm sure that I am."]
+    "text",
+    [
+        "",
+        "Boats.",
+        "no capitals at all",
+        "一艘红色的船。",
+        "I'm sure that I am.",
+        "So I’ve seen, and I'll say.",
+    ],
 )
 def test_without_names_nothing_is_lost(text: str) -> None:
     assert list(names_in(text, [])) == []

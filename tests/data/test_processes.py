@@ -1,13 +1,14 @@
 """Processes give results in order, hand errors on as they are, and leave nothing behind."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from sharecap.data.processes import AHEAD, in_order
+from sharecap.data.processes import AHEAD, Processes, in_order
 from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 
@@ -48,6 +49,19 @@ def test_errors_come_where_they_are_due_and_keep_what_they_say(workers: int) -> 
 def test_a_process_that_dies_is_one_clear_error() -> None:
     with pytest.raises(SharecapError, match="a worker process died"):
         list(in_order(os._exit, [1, 2, 3], 2))
+
+
+def own_id(_: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_ctrl_c_is_for_the_parent_to_act_on(fresh: bool) -> None:
+    with Processes(own_id, 1, fresh=fresh) as processes:
+        process = processes.result(processes.submit(0))
+        os.kill(process, signal.SIGINT)  # as a terminal sends it to all of the group
+        assert processes.result(processes.submit(0)) == process
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 CHILD = """

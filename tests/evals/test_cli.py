@@ -87,6 +87,7 @@ def test_score_takes_a_rule_for_vqa() -> None:
         (("compare", "a", "b", "--plot", "nowhere/p.png"), 2, "no such directory: nowhere"),
         (("eval", "nowhere", "--benchmarks", "."), 2, "not a model directory: nowhere"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "nowhere"), 2, "no such directory: nowhere"),
+        (("benchmarks", "check", "nowhere"), 2, "no such directory: nowhere. give the directory"),
         (("eval", "http://localhost:1/v1#m", "--benchmarks", "."), 2, "no benchmark here"),
         (
             ("eval", "http://localhost:1/v1#m", "--benchmarks", ".", "--only", "chair"),

@@ -226,6 +226,16 @@ def test_questions_about_one_picture_keep_it_in_common(tmp_path: Path) -> None:
     assert len({sample.image_name for sample in samples_of("mm-vet", folder)}) == 2
 
 
+def test_pictures_of_one_last_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    (row,) = ROWS["detailed-captions"]
+    rows = [{**row, "image": f"{place}/1.png", "binary": drawn(i)} for i, place in enumerate(("cc", "sam"))]
+    samples = samples_of("detailed-captions", get("detailed-captions", tmp_path, lambda _: rows))
+    for i, sample in enumerate(samples):
+        (image,) = sample.images
+        assert isinstance(image, Path)
+        assert image.read_bytes() == drawn(i)
+
+
 def test_both_languages_of_mmbench_come_into_one_folder(tmp_path: Path) -> None:
     rows = [{**MMBENCH, "image": {"bytes": PNG}}]
     for first, second in (("mmbench", "mmbench-cn"), ("mmbench-cn", "mmbench")):

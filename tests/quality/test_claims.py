@@ -187,6 +187,15 @@ def test_the_page_gets_scores_and_colours_unless_it_has_others(world: World) -> 
     assert len(list(read_scores(path))) == 1
 
 
+def test_lines_that_an_editor_has_saved_are_read(tmp_path: Path) -> None:
+    line = json.dumps({"image": "a" * 64, "sentence": 0, "claim": "b", "verdict": "supported"})
+    (tmp_path / "mine.jsonl").write_text(f"\ufeff{line}\r\n{line}\r\n", encoding="utf-8", newline="")
+    assert [one.verdict for one in read_verdicts(tmp_path / "mine.jsonl")] == ["supported"] * 2
+    (tmp_path / "mine.jsonl").write_text(line.replace("0", "true", 1))
+    with pytest.raises(UsageError, match="line 1, sentence: Input should be a valid integer"):
+        list(read_verdicts(tmp_path / "mine.jsonl"))
+
+
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", '{"image": "a"}', '{"image": "a", "sentence": 0, "claim": "b", "verdict": "yes"}', "\xff"],

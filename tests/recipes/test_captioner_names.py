@@ -2,7 +2,7 @@
 
 import pytest
 
-from sharecap.captions.names import names_in
+from sharecap.captions.names import names_in, sure_of
 from sharecap.model.generation import Reply
 from sharecap.recipes.captioner_names import NEVER, Sureness, is_given, sureness
 from sharecap.records import Usage
@@ -37,3 +37,13 @@ def test_a_name_counts_as_the_teacher_s_word_for_word_in_any_case() -> None:
     (name,) = names_in(REPLIES[0].text, REPLIES[0].chances)
     assert is_given(name, "VELMORA's tower")
     assert not is_given(name, "Velmorans")
+
+
+def test_a_name_goes_with_its_sentence_and_is_not_counted_as_kept() -> None:
+    text = "A town is called Velmora or Tarvik."
+    both = Reply(text, "stop", Usage(1, 5), ((16, 1.0), (24, 0.99), (27, 1.0), (34, 0.5), (35, 1.0)))
+    one = reply("Ostrand", 0.9)
+    # From 0.9 on two are probable enough, but Velmora's sentence goes with Tarvik: Ostrand stays alone.
+    found = sureness([both, one], ["Velmora.", "An emblem."], 0.5)
+    assert sure_of(both.text, both.chances, 0.9) == ""
+    assert found == Sureness(NEVER, 3, 2, 0, 0)

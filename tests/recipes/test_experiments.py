@@ -247,6 +247,13 @@ def rows(): return table(designs=("a", "b"))
 def none(): return table(designs=())
 def curve(): return table(curve="colour")
 def measure(): return table(claims=(Claim("a", "b", measure="taste"),))
+def index(): return table(name="Index")
+def both(): return table(captioners=("teacher",))
+def stranger(): return table(designs=(), captioners=("teacher", "me"))
+def facts(): return table(claims=(Claim("a", "b", measure="facts"),))
+def scored(): return table(
+    designs=(), captioners=("teacher", "captioner"), claims=(Claim("captioner", "teacher"),)
+)
 def number(): return 3
 def asks(it): return table()
 def missing_name(): return tabel()
@@ -266,6 +273,11 @@ value = 3
         ("none", "rows must be one or more"),
         ("curve", "unknown curve 'colour': experiment 'mine'. known: images, tower, mistakes"),
         ("measure", "unknown a claim's measure 'taste'"),
+        ("index", "not a name for an experiment: 'Index'"),
+        ("both", "rows are either designs or captioners: experiment 'mine'"),
+        ("stranger", "unknown captioner 'me': experiment 'mine'. known: teacher, captioner"),
+        ("facts", "unknown a claim's measure 'facts': experiment 'mine'. known: score"),
+        ("scored", "unknown a claim's measure 'score': experiment 'mine'. known: facts, preference"),
         ("number", "no experiment but int"),
         ("value", "no experiment but a int, which can't be called"),
         ("asks", "fails (TypeError: asks() missing 1 required"),
@@ -295,6 +307,7 @@ def test_the_command_lists_tables_and_says_what_to_type_for_real_models() -> Non
     assert json.loads(told.output) == {"recipes": ["caption_quality:paper:llava_1_5_7b"]}
     beside = CliRunner().invoke(app, ["lab", "captioner_and_teacher", "--size", "paper"])
     assert "sharecap prefer HELDOUT captioner teacher" in beside.output
+    assert "--teacher local:runs/captioner/all/model" in beside.output  # where `captioner train` puts it
     with pytest.raises(UsageError, match="no model learns in it"):
         find_recipe("lab:captioner_and_teacher:paper:llava_1_5_7b")
     real = CliRunner().invoke(app, ["lab", "all", "--size", "small"]).output

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sharecap.errors import SharecapError
 from sharecap.report.training import lines_of, plots, write
 
 
@@ -59,3 +60,27 @@ def test_a_stage_that_was_killed_is_drawn_as_far_as_it_came(tmp_path: Path) -> N
     assert not re.search(r"<script|https?://(?!www\.w3\.org)", page)
     assert write("mine", {"sft": tmp_path / "none.jsonl"}, tmp_path / "other.html") is None
     assert not (tmp_path / "other.html").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"step": 1, "lo\n', b"[3]\n", b'{"step": 1, "loss": 2.0}\n', b"\xff\n", None]
+)
+def test_metrics_that_are_none_are_one_line(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "metrics.jsonl"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(json.dumps(line(1)).encode() + b"\n" + content)
+    with pytest.raises(SharecapError, match=r"metrics.*: .*metrics\.jsonl\. the models are whole"):
+        write("mine", {"sft": file}, tmp_path / "report.html")
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text(
+        "".join(
+            f"{json.dumps(line(n) | more)}\n" for n, more in enumerate([{}, {"loss": float("nan")}, {}], 1)
+        )
+    )
+    page = write("mine", {"sft": tmp_path / "one.jsonl"}, tmp_path / "report.html")
+    assert page is not None
+    assert "<svg" in page.read_text()

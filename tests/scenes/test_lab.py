@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.data.rows import read_rows
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.recipes.design import Claim, Design, Experiment
 from sharecap.scenes import lab_report
 from sharecap.scenes.facts import stated, truth
@@ -111,6 +111,13 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert any("“detailed” better than “short”" in line for line in lab_report.lines(found, spent))
 
 
+def test_a_place_where_a_page_can_t_be_written_is_one_line(bench: Bench, tmp_path: Path) -> None:
+    found, spent = lab_report.read(TABLE, {1: bench})
+    (tmp_path / "tiny.json").mkdir()
+    with pytest.raises(SharecapError, match=r"cannot write \(Is a directory\): .*tiny\.json"):
+        lab_report.write(found, spent, tmp_path)
+
+
 def test_a_page_reads_from_claim_to_what_it_took(bench: Bench, tmp_path: Path) -> None:
     found, spent = lab_report.read(TABLE, {1: bench})
     text = lab_report.write(found, spent, tmp_path).read_text()
@@ -162,6 +169,16 @@ def test_a_captioner_is_compared_with_its_teacher_without_training(bench: Bench,
     assert "published" in lab_report.write(found, spent, tmp_path).read_text()
 
 
+def test_a_claim_of_the_teacher_is_the_captioner_s_turned_round(bench: Bench) -> None:
+    compare(bench)
+    turned = tuple(Claim("teacher", "captioner", measure=one.measure) for one in BESIDE.claims)
+    found, _ = lab_report.read(BESIDE, {1: bench})
+    other, _ = lab_report.read(replace(BESIDE, claims=turned), {1: bench})
+    for one, two in zip(found.tried, other.tried, strict=True):
+        assert two.difference.value == pytest.approx(-one.difference.value)
+        assert two.verdict == "agrees"
+
+
 def test_what_two_worlds_say_has_students_intervals_over_them(bench: Bench) -> None:
     found, spent = lab_report.read(BESIDE, {1: bench, 2: bench})
     alone, _ = lab_report.read(BESIDE, {1: bench})
@@ -189,11 +206,20 @@ def test_the_index_leads_to_every_page_and_names_what_was_not_run(bench: Bench, 
     lab_report.write(found, spent, tmp_path)
     (tmp_path / "noise.html").write_text("older")
     (tmp_path / "noise.json").write_text('{"claims": 3}')
+    (tmp_path / "blends.html").write_text("older")
+    (tmp_path / "blends.json").mkdir()
     text = write_index(tmp_path).read_text()
     assert 'href="tiny.html"' in text
-    assert "damaged or of another version" in text
+    assert text.count("damaged or of another version") == 2
     assert "sharecap lab caption_quality" in text
     assert "sharecap lab noise" not in text
+    (tmp_path / "my lab").mkdir()
+    assert "my lab&#39;" in write_index(tmp_path / "my lab").read_text()  # for a shell
+
+
+def test_without_claims_nothing_is_said_to_be_undecided(bench: Bench) -> None:
+    found, _ = lab_report.read(replace(TABLE, claims=()), {1: bench})
+    assert lab_report.follows(found).startswith("Nothing was claimed.")
 
 
 def test_p_is_students_and_certain_where_worlds_agree_exactly() -> None:

@@ -17,7 +17,7 @@ from sharecap.model.trainable import Rule
 from sharecap.train import view
 from sharecap.train.guards import WINDOW, Watch
 from sharecap.train.loop import train
-from sharecap.train.metrics import Count, Log, flat, peak_flops
+from sharecap.train.metrics import Count, Log, flat, peak_flops, read_lines
 from sharecap.train.parallel import joined
 from sharecap.train.rows import prepare
 from tests.model.tiny import caption_rows, tiny_llava
@@ -193,3 +193,12 @@ def test_tokens_that_mean_something_else_to_the_model_are_refused_before_trainin
     assert "vocabulary too small" in refused(small)
     assert "the tokenizer's image token is" in refused(shifted)
     assert "template vicuna_v1 ends answers with token 2, the model with [0]" in refused(endless)
+
+
+def test_lines_that_a_run_can_t_go_on_from_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_lines(tmp_path / "metrics.jsonl", 1) == [{"step": 1}]
+    with pytest.raises(
+        SharecapError, match=r"cannot read the metrics \(Unterminated.*: .*metrics\.jsonl\. mend"
+    ):
+        read_lines(tmp_path / "metrics.jsonl", 2)

@@ -179,6 +179,17 @@ def test_a_broken_connection_is_one_line() -> None:
         raise RuntimeError("[/torch/gloo/transport/tcp/pair.cc:1] Connection closed by peer")
 
 
+def test_a_number_of_processes_without_torchrun_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting_place.cache_clear()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with (
+        pytest.raises(UsageError, match=r"variable RANK expected.*WORLD_SIZE\. start the command with"),
+        one_voice(),
+    ):
+        pass
+
+
 @pytest.mark.usefixtures("second_rank")
 def test_a_captioner_is_trained_in_one_process(tmp_path: Path) -> None:
     words = ["captioner", "train", str(tmp_path), "layer", "--from", str(tmp_path)]

@@ -15,7 +15,7 @@ Chances = Sequence[tuple[int, float]]
 """Of each token of a text: where it ends, and how probable it was to the captioner."""
 
 _WORD = re.compile(r"[^\W\d_](?:[\w'’-]*\w)?")
-_NO_NAME = frozenset({"I", "I'm", "I’m", "I'd", "I’d"})
+_NO_NAME = re.compile(r"I(?:['’](?:m|d|ve|ll))?")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def names_in(text: str, chances: Chances) -> Iterator[Name]:
         words = list(_WORD.finditer(text, at, at + len(sentence)))[1:]
         start = end = -1
         for word in words:
-            capital = word[0][0].isupper() and word[0] not in _NO_NAME
+            capital = word[0][0].isupper() and not _NO_NAME.fullmatch(word[0])
             if end >= 0 and not (capital and text[end : word.start()].isspace()):
                 yield Name(text[start:end], number, _chance(chances, start, end))
                 start = end = -1

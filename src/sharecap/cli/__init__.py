@@ -72,6 +72,9 @@ ENVIRONMENT = {
 }
 """What libraries read when they are imported, here and in worker processes; the user's own word wins."""
 
+INTERRUPTED = 130
+"""What Typer makes of a Ctrl-C that the command has not made an `Interrupted` of."""
+
 
 def main() -> None:
     """Entry point: every `SharecapError` becomes one line on stderr and its exit code."""
@@ -85,6 +88,7 @@ def main() -> None:
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
         print(f"sharecap: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("sharecap: interrupted. Run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("sharecap: interrupted. run the same command again to go on", file=sys.stderr)
+        raise

@@ -135,8 +135,8 @@ def told(done: Any) -> list[str]:
     ]
     if names := found.get("names"):
         kept = (
-            f"of the {names['kept']:,} with a probability from {names['least']:.4f} on, which it goes on "
-            f"giving, {names['kept_invented']:,}"
+            f"of the {names['kept']:,} that it goes on giving, in sentences whose names have a probability "
+            f"from {names['least']:.4f} on, {names['kept_invented']:,}"
             if names["kept"]
             else "none is sure enough: it gives no names"
         )

@@ -45,7 +45,7 @@ def caption(
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Default: the server's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests in flight (default: 16; local: two batches).")
+        int | None, typer.Option(min=1, help="Requests in flight (default: 16; local: four batches).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of a local captioner.")] = 64,
     batch: Annotated[

@@ -6,6 +6,7 @@ parent was killed ends by itself. It must never let an error in a process pass f
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -53,10 +54,15 @@ class Processes(Generic[Task, Result]):
 
     def submit(self, task: Task) -> Future[Any]:
         """Have it done; `result` waits for it."""
+        # Ctrl-C goes to all processes of a terminal; whether work is given up is for the parent to say. What
+        # is blocked here is blocked in those that are started here, from before their first line on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self.pool.submit(do, task)
         except BrokenProcessPool:
             raise dead() from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result(self, future: Future[Any]) -> Result:
         """What came of a task; its `SharecapError`, or one that says that the process has died."""

@@ -236,7 +236,8 @@ def _detailed_captions(rows: Iterable[Row], folder: Path) -> None:
     """Three models' descriptions as references; JSON lines of our own, since the set is given out as rows."""
     pictures, listed = _Pictures(folder / "images"), []
     for row in rows:
-        name = pictures.add(Path(str(row["image"])).name, {"bytes": row["binary"]})
+        own = str(row["image"]).replace("/", "_")  # pictures of two sources may have the same last name
+        name = pictures.add(own, {"bytes": row["binary"]})
         told = [row[f"GT_Caption_{model}"] for model in ("GPT4O", "GPT4V", "Gemini15Pro")]
         listed.append({"id": row["image"], "image": name, "references": told})
     _lines(folder / "detailcaps.jsonl", listed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sharecap.errors import SharecapError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.suite import FOLDERS, read_folder
 from sharecap.evals.task import Task
 
@@ -65,9 +65,10 @@ class Entry:
 
 
 def take_stock(directory: Path) -> list[Entry]:
-    """Every benchmark that an evaluation looks for, as it lies in the directory."""
+    """Every benchmark that an evaluation looks for, as it lies in the directory, which must be there."""
     if not directory.is_dir():
-        raise SharecapError("no such directory", where=directory)
+        todo = "give the directory that holds the benchmarks"
+        raise UsageError("no such directory", where=directory, todo=todo)
     return [entry for name in FOLDERS for entry in _entries(name, directory / name)]
 
 

@@ -129,11 +129,13 @@ class Generator:
             question([f"{i}.{j}" for j in range(len(query.images))], query.text, str(i))
             for i, query in enumerate(queries)
         )
-        room = self.llava.config.text_config.max_position_embeddings - decoding.max_new_tokens
+        places = self.llava.config.text_config.max_position_embeddings
+        room = max(0, places - decoding.max_new_tokens)
         for prompt in prompts:
             if len(prompt) > room:
                 what = f"query {prompt.id} has {len(prompt)} tokens where the model has room for {room}"
-                raise SharecapError(what, todo="shorten it or lower max_new_tokens")
+                beside = f"{what}, {decoding.max_new_tokens:,} of its {places:,} being for the answer"
+                raise SharecapError(beside, todo="shorten it, or ask for a shorter answer (--max-tokens)")
         order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
         done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
         replies = dict(zip(order, done, strict=True))

@@ -28,7 +28,9 @@ class Verdict:
 
     image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     layer: str = ""
-    sentence: Annotated[int, Field(ge=0)] = field(kw_only=True)  # from 0, as captions/sentences.py splits
+    sentence: Annotated[int, Field(ge=0, strict=True)] = field(
+        kw_only=True
+    )  # from 0, as captions/sentences.py splits
     claim: str = ""
     verdict: Annotated[str, Field(pattern=f"^({'|'.join(VERDICTS)})$")] = field(kw_only=True)
     raw: str = ""  # the judge's own words
@@ -121,7 +123,7 @@ def read_verdicts(path: Path, layer: str | None = None) -> Iterator[Verdict]:
     read = TypeAdapter(Verdict).validate_json
     todo = 'give {"image", "layer", "sentence", "claim", "verdict"} a line, as LAYER.claims.jsonl has'
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:  # editors put a mark before what they save
             for number, line in enumerate(lines, 1):
                 try:
                     one = read(line)

@@ -40,7 +40,7 @@ SMALL_STEPS = 0.1
 CAPTIONER_BESIDE_TEACHER = (
     "a captioner beside its teacher, on images that it hasn't learned from",
     "  sharecap captioner train DATASET teacher --from MODEL --to runs/captioner",
-    "  sharecap caption HELDOUT --teacher local:runs/captioner/model --prompts unified --layer captioner",
+    "  sharecap caption HELDOUT --teacher local:runs/captioner/all/model --prompts unified --layer captioner",
     "  sharecap caption HELDOUT --teacher TEACHER --layer teacher",
     "  sharecap prefer HELDOUT captioner teacher --judge JUDGE",
     "  sharecap quality HELDOUT teacher captioner",

@@ -38,7 +38,7 @@ from sharecap.model.trainable import Rule
 from sharecap.quality.likeness import likeness
 from sharecap.recipes.captioner_names import sureness
 from sharecap.recipes.recipe import Recipe, Stage
-from sharecap.recipes.run import Watch
+from sharecap.recipes.run import Watch, begun
 from sharecap.records import IMAGE_TOKEN, Caption, Conversation, Image, Turn
 from sharecap.statistics import Estimate, Mean, intervals
 from sharecap.train.config import TrainConfig
@@ -188,7 +188,8 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
         "captions": open_layer(asked.dataset, asked.layer).digest,
     }
     directory = to / name_of(asked.share)
-    if mark_of(directory).get("key", "") not in ("", key_of(KIND, config, inputs)):
+    mark = mark_of(directory)
+    if begun(directory) and mark.get("key", "") not in ("", key_of(KIND, config, inputs)):
         what = "a captioner of other captions, settings or another start"
         raise UsageError(what, where=directory, todo="choose another --to, or remove it yourself")
 

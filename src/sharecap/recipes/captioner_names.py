@@ -5,7 +5,7 @@ found is one number, of which the captioner's folder keeps a note.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sharecap.captions.names import Name, names_in
@@ -17,7 +17,7 @@ NEVER = 2.0
 
 @dataclass(frozen=True)
 class Sureness:
-    """Names in captions of held-out pictures, all of them and those that are probable enough."""
+    """Names in captions of held-out pictures, all of them and those whose sentences stay."""
 
     least: float  # probability from which on a name is given
     given: int
@@ -32,10 +32,13 @@ def sureness(replies: Sequence[Reply], teacher: Sequence[str], wrong: float) -> 
     `replies` tell their tokens' chances, `teacher` what is said of the same pictures.
     """
     given = sorted(
-        ((name.chance, is_given(name, words)) for reply, words in zip(replies, teacher, strict=True)
-         for name in names_in(reply.text, reply.chances)),
+        (
+            (least, is_given(name, words))
+            for reply, words in zip(replies, teacher, strict=True)
+            for name, least in with_sentences(reply)
+        ),
         reverse=True,
-    )  # fmt: skip
+    )
     best, invented = (NEVER, 0, 0), 0
     for number, (chance, right) in enumerate(given, 1):
         invented += not right
@@ -43,6 +46,13 @@ def sureness(replies: Sequence[Reply], teacher: Sequence[str], wrong: float) -> 
         if last and invented <= wrong * number:
             best = (chance, number, invented)
     return Sureness(best[0], len(given), invented, best[1], best[2])
+
+
+def with_sentences(reply: Reply) -> Iterator[tuple[Name, float]]:
+    """Each name, and how probable the least probable one of its sentence is: they stay together or go."""
+    names = list(names_in(reply.text, reply.chances))
+    for name in names:
+        yield name, min(one.chance for one in names if one.sentence == name.sentence)
 
 
 def is_given(name: Name, text: str) -> bool:

@@ -45,6 +45,9 @@ own distance between teacher and captioner."""
 CURVES = ("images", "tower", "mistakes")
 """Fields of a design along which a curve can be drawn."""
 
+CAPTIONERS = ("teacher", "captioner")
+"""Who can be compared without a model that learns."""
+
 MISTAKES = 0.02
 """Wrong attributes of the teacher, where nothing else is said."""
 
@@ -103,13 +106,13 @@ class Experiment:
     follows: str  # what follows if it is true
     curve: str = ""  # one of `CURVES`, along which a curve is drawn; "": none is
     note: str = ""  # how the small world differs
-    captioners: tuple[str, ...] = ()  # compared on the same pictures, in place of models that learn
+    captioners: tuple[str, ...] = ()  # of `CAPTIONERS`, compared on the same pictures in place of designs
 
     def __post_init__(self) -> None:
         where = f"experiment {self.name!r}"
         check_text(where, **{k: getattr(self, k) for k in ("name", "title", "where", "claim", "follows")})
-        if not re.fullmatch(r"\w{1,60}", self.name, re.ASCII):
-            todo = "its pages are called so: use letters, digits and underscores"
+        if not re.fullmatch(r"\w{1,60}", self.name, re.ASCII) or self.name.lower() == "index":
+            todo = "its pages are called so: use letters, digits and underscores, and not index"
             raise UsageError("not a name for an experiment", where=repr(self.name), todo=todo)
         for name, kind in (("designs", Design), ("claims", Claim)):
             if not all_are(getattr(self, name), kind):
@@ -118,10 +121,18 @@ class Experiment:
         names = [*(design.name for design in self.designs), *self.captioners]
         if not names or len(set(names)) < len(names):
             raise UsageError("rows must be one or more, of different names", where=where)
+        if not all_are(self.captioners, str):
+            raise UsageError("captioners are something else", where=where, todo="give a tuple of names")
+        for name in self.captioners:
+            one_of(where, "captioner", name, CAPTIONERS)
+        if self.captioners and self.designs:
+            todo = "make two experiments"
+            raise UsageError("rows are either designs or captioners", where=where, todo=todo)
         if self.curve:
             one_of(where, "curve", self.curve, CURVES)
+        measures: tuple[Measure, ...] = ("facts", "preference") if self.captioners else ("score",)
         for claim in self.claims:
-            one_of(where, "a claim's measure", claim.measure, get_args(Measure))
+            one_of(where, "a claim's measure", claim.measure, measures)
             for name in (claim.row, claim.than):
                 if name not in names:
                     raise UsageError(f"a claim about a row {name!r} that isn't there", where=where)

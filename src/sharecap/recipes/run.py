@@ -36,7 +36,7 @@ from sharecap.recipes import files
 from sharecap.recipes.recipe import Recipe, Stage
 from sharecap.recipes.shapes import shape_of
 from sharecap.train.loop import MODEL, train
-from sharecap.train.metrics import Progress
+from sharecap.train.metrics import METRICS, Progress
 
 KIND, ASKED = "model", "asked.json"
 
@@ -104,7 +104,7 @@ class Runner:
         directory, config = self.to / one.name, asked(self.recipe, one)
         inputs = {**start_of(self.recipe, one, self.to), **files.digests(one, self.data)}
         key = key_of(KIND, config, inputs)
-        if mark_of(directory).get("key", key) not in (key, ""):
+        if begun(directory) and mark_of(directory).get("key", key) not in (key, ""):
             what = "trained from other rows, or from another start"
             raise UsageError(what, where=directory, todo="choose another --to, or remove it yourself")
 
@@ -145,6 +145,11 @@ def finished(directory: Path, key: str) -> bool:
     return (directory / MANIFEST).exists() and read(directory).key == key
 
 
+def begun(directory: Path) -> bool:
+    """Whether anything was trained there. Until then rows and settings that were refused may be mended."""
+    return (directory / MANIFEST).exists() or (directory / METRICS).exists()
+
+
 def asked(recipe: Recipe, one: Stage) -> dict[str, Any]:
     """What decides a stage's result, apart from what it starts from and the rows' contents."""
     rows = [{"file": source.file, "images": source.images} for source in one.rows]
@@ -183,7 +188,7 @@ def parts_digests(parts: Parts | Path) -> dict[str, str]:
 
 def check_settings(recipe: Recipe, one: Stage, directory: Path) -> None:
     """`UsageError` if the directory holds this stage with other settings, and which they are."""
-    if not mark_of(directory):
+    if not mark_of(directory) or not begun(directory):
         return
     found = settings_in(directory)
     mine = asked(recipe, one)

@@ -9,11 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharecap.errors import SharecapError
 from sharecap.report.document import Fact, Paragraph, Plot, Report, Section, Series
 from sharecap.report.html import write_report
 
 Line = Mapping[str, Any]
 GIB = 2**30
+NEEDED = {
+    *("step", "loss", "tokens", "tokens_per_s", "seconds", "data_wait_s", "memory_bytes"),
+    *("rates", "gradient_norm", "gradient_norms"),
+}
+"""What every line has."""
 
 
 def write(title: str, stages: Mapping[str, Path], path: Path) -> Path | None:
@@ -23,12 +29,27 @@ def write(title: str, stages: Mapping[str, Path], path: Path) -> Path | None:
 
 
 def lines_of(path: Path) -> list[Line]:
-    """The lines of a file, without a last one that a kill cut off; none if there is no such file."""
+    """The lines of a file, without a last one that a kill cut off; none if there is no such file.
+
+    `SharecapError` names one that isn't a step's.
+    """
+    todo = "the models are whole; move this file away to see the curves of the others"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    except (OSError, ValueError) as error:
+        raise SharecapError(f"cannot read the metrics ({error})", where=path, todo=todo) from None
+    lines = list[Line]()
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or not found.keys() >= NEEDED:
+            raise SharecapError(f"line {number} is no step's metrics", where=path, todo=todo)
+        lines.append(found)
+    return lines
 
 
 def page(title: str, stages: Mapping[str, Sequence[Line]]) -> Report:

@@ -17,12 +17,13 @@ from sharecap import artifact
 from sharecap.artifact import Artifact, plain, write_atomically
 from sharecap.captions.layer import read_layer, write_layer
 from sharecap.images.add import add
+from sharecap.images.dataset import disk_errors
 from sharecap.quality import cases
 from sharecap.quality.comparison import compare_layers
 from sharecap.quality.measure import LEXICAL, measure
 from sharecap.quality.tagging import PARTS, TEXTBLOB, open_tagger
 from sharecap.quality.wording import DIGEST
-from sharecap.recipes.design import Claim, Experiment, Measure
+from sharecap.recipes.design import Claim, Experiment
 from sharecap.recipes.peers import PREFERENCE
 from sharecap.scenes.facts import summed, tally
 from sharecap.scenes.lab import Bench
@@ -63,7 +64,8 @@ def compare(bench: Bench) -> Artifact:
         return {"requests": judged.requests, "failures": judged.failures}
 
     config = {"tagger": tagger.name, "wording": DIGEST, "seed": bench.spec.seed}
-    return bench.stage(COMPARED, "comparison", config, {"probe": probe.digest}, work, content=(FOUND,))
+    with disk_errors(bench.root):
+        return bench.stage(COMPARED, "comparison", config, {"probe": probe.digest}, work, content=(FOUND,))
 
 
 WORTH = {"left": -1, "tie": 0, "right": 1}
@@ -105,13 +107,14 @@ class Compared:
         ]
         return found[0], found[1], found[2]
 
-    def difference(self, of: Measure) -> Estimate:
-        """Captioner less teacher, paired over pictures, in points."""
-        if of == "preference":
+    def difference(self, claim: Claim) -> Estimate:
+        """The claim's row less the other one, paired over pictures, in points."""
+        if claim.measure == "preference":
             choices = self.found["choices"]
-            worth = 100 * np.array([float(one) for one in choices.values()])
+            each = 100 if claim.row == CAPTIONER else -100
+            worth = each * np.array([float(one) for one in choices.values()])
             return interval_of(partial(mean, worth), list(choices), resamples=RESAMPLES)
-        ours, theirs = self.counts[CAPTIONER], self.counts[TEACHER]
+        ours, theirs = self.counts[claim.row], self.counts[claim.than]
         return interval_of(
             lambda weights: f1(ours, weights) - f1(theirs, weights), self.files, resamples=RESAMPLES
         )
@@ -200,8 +203,8 @@ def row_of(who: str, worlds: Sequence[Compared]) -> Row:
 
 
 def tried(claim: Claim, worlds: Sequence[Compared]) -> Tried:
-    """The captioner less its teacher, in each world and over all."""
-    each = tuple(one.difference(claim.measure) for one in worlds)
+    """The claim's two sides, in each world and over all."""
+    each = tuple(one.difference(claim) for one in worlds)
     p = p_of([one.value for one in each]) if len(each) > 1 else None
     return Tried(claim, over_seeds(each), each, p)
 

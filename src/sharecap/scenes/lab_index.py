@@ -1,6 +1,7 @@
 """The page that leads to all tables of a lab's directory, with what came out of each in a line."""
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def write_index(root: Path) -> Path:
     lacking = [name for name in EXPERIMENTS if name not in there]
     sections = [d.Section("What came out", (d.Links(links),))]
     if lacking:
-        commands = d.Commands(tuple(f"sharecap lab {name} --to {root}" for name in lacking))
+        commands = d.Commands(tuple(f"sharecap lab {name} --to {shlex.quote(str(root))}" for name in lacking))
         sections.append(d.Section("Not run here", (commands,)))
     page = d.Report(
         title="Do better captions make better models?",
@@ -43,7 +44,7 @@ def link_to(path: Path) -> d.Link:
         verdicts = Counter(str(claim["verdict"]) for claim in found["claims"])
         worlds = len(found["seeds"])
         title, where, claim = (str(found[name]) for name in ("title", "where", "claim"))
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         text = "These results are damaged or of another version: run its command again."
         return d.Link(f"{path.stem}.html", path.stem, text)
     told = ", ".join(f"{n} {v if n == 1 else MANY.get(v, v)}" for v, n in verdicts.items()) or "none"

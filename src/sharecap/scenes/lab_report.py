@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.artifact import plain, write_atomically
+from sharecap.images.dataset import disk_errors
 from sharecap.recipes.design import Experiment
 from sharecap.recipes.peers import BENCHMARKS, MARKS, PEERS
 from sharecap.report import document as d
@@ -49,11 +50,12 @@ def peers() -> Detail:
 
 
 def write(found: Outcome, spent: Spent, to: Path) -> Path:
-    """Write NAME.html, NAME.png and NAME.json into `to`; returns the page's path."""
+    """Write NAME.html, NAME.png and NAME.json into `to`; the page's path. `SharecapError` if it can't."""
     name = found.experiment.name
-    to.mkdir(parents=True, exist_ok=True)
-    write_atomically(to / f"{name}.json", json.dumps(as_data(found, spent), indent=1, ensure_ascii=False))
-    picture = draw(found, to / f"{name}.png")
+    with disk_errors(to):
+        to.mkdir(parents=True, exist_ok=True)
+        write_atomically(to / f"{name}.json", json.dumps(as_data(found, spent), indent=1, ensure_ascii=False))
+        picture = draw(found, to / f"{name}.png")
     return write_report(page(found, spent, picture.read_bytes()), to / f"{name}.html")
 
 
@@ -227,7 +229,9 @@ def follows(found: Outcome) -> str:
     """What follows, as far as the verdicts go."""
     verdicts = {one.verdict for one in found.tried}
     told = found.experiment.follows
-    if verdicts == {"agrees"}:
+    if not verdicts:
+        text = f"Nothing was claimed. What the rows were meant to tell: {told}"
+    elif verdicts == {"agrees"}:
         text = f"Every claim holds here. {told}"
     elif "contradicts" in verdicts:
         text = f"Not every claim holds here, so this is no ground for what would follow: {told}"

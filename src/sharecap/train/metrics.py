@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sharecap.artifact import write_atomically
 from sharecap.data.loading import PackTensors, Step
-from sharecap.errors import UsageError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.model.build import places_taken
 from sharecap.train.cost import cost_of, work_of_packs
 from sharecap.train.parallel import World
@@ -149,11 +149,15 @@ class Log:
 
 
 def read_lines(path: Path, done: int) -> list[dict[str, Any]]:
-    """The lines of the first `done` steps."""
+    """The lines of the first `done` steps; `SharecapError` if they can't be read."""
     if done == 0 or not path.exists():
         return []
-    kept = path.read_text(encoding="utf-8").splitlines()[:done]
-    return [json.loads(line) for line in kept]
+    try:
+        kept = path.read_text(encoding="utf-8").splitlines()[:done]
+        return [json.loads(line) for line in kept]
+    except (OSError, ValueError, RecursionError) as error:
+        todo = "mend it, or remove its directory and train that stage anew"
+        raise SharecapError(f"cannot read the metrics ({error})", where=path, todo=todo) from None
 
 
 def flat(line: Mapping[str, Any]) -> dict[str, float]:

@@ -69,7 +69,12 @@ def ranks() -> int:
 @cache
 def meeting_place() -> tuple[Any, int, int]:
     """Where torchrun's processes find each other, this one's rank, and how many there are."""
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    except ValueError as error:  # some of what torchrun sets is missing
+        todo = "start the command with torchrun, or unset WORLD_SIZE"
+        said = str(error).partition("rendezvous: ")[2] or str(error)
+        raise UsageError(f"not a process of torchrun's ({said})", where="WORLD_SIZE", todo=todo) from None
     # A run that torchrun starts again finds the store as it was: what it reads must be of this attempt.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(attempt, store), rank, size  # type: ignore[attr-defined]
