@@ -161,8 +161,16 @@ def test_pictures_may_be_files_and_a_broken_one_is_named(llava: Llava, tmp_path:
 
 
 def test_a_query_too_long_for_the_model_is_refused(llava: Llava) -> None:
-    with pytest.raises(SharecapError, match=r"query 1 has \d+ tokens where the model has room for 502"):
+    with pytest.raises(SharecapError, match=r"query 1 has [\d,]+ tokens where the model has 512 places"):
         Generator(llava).generate([QUERIES[0], Query((), "very " * 600)], Decoding(max_new_tokens=10))
+
+
+def test_a_reply_ends_where_the_model_has_no_place_left(llava: Llava) -> None:
+    long = Query((), "very " * 90)
+    long_reply, short_reply = Generator(llava).generate([long, QUERIES[0]], Decoding(max_new_tokens=10**9))
+    assert long_reply.finish_reason == "length"
+    assert long_reply.usage.prompt_tokens + long_reply.usage.completion_tokens == 512
+    assert [short_reply] == Generator(llava).generate(QUERIES[:1], Decoding(max_new_tokens=400))
 
 
 def test_a_directory_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Shape letters: B rows, N rows of a cohort, P prompt tokens, C width, V vocabular
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -43,7 +43,7 @@ READ = 8
 class Decoding:
     """How tokens are chosen."""
 
-    max_new_tokens: int = 256  # per reply
+    max_new_tokens: int = 256  # per reply, as far as the model has places for them
     temperature: float = 0.0  # 0: always the likeliest token
     top_p: float = 1.0  # sample among the likeliest tokens of this total probability
     seed: int = 0  # of the sampling
@@ -85,6 +85,9 @@ class Generator:
         self.pads: bool | None = None  # None: as the model's own processor has it
         self.heard: Callable[[list[list[int]]], None] | None = None  # hears the replies' tokens as they grow
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
+        self.reads: int = (
+            llava.config.text_config.max_position_embeddings
+        )  # tokens, prompt and reply together
         places = llava.image_tokens
         self.cutter = Cutter(
             llava.tokenizer,
@@ -122,20 +125,20 @@ class Generator:
     def generate(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply]:
         """One reply per query, in their order.
 
-        `ImageError` names a picture that can't be read, `SharecapError` a query that is too long.
+        `ImageError` names a picture that can't be read, `SharecapError` one without room for an answer.
         """
         self.asked = {f"{i}.{j}": p for i, query in enumerate(queries) for j, p in enumerate(query.images)}
         prompts = self.cutter.documents(
             question([f"{i}.{j}" for j in range(len(query.images))], query.text, str(i))
             for i, query in enumerate(queries)
         )
-        places = self.llava.config.text_config.max_position_embeddings
-        room = max(0, places - decoding.max_new_tokens)
         for prompt in prompts:
-            if len(prompt) > room:
-                what = f"query {prompt.id} has {len(prompt)} tokens where the model has room for {room}"
-                beside = f"{what}, {decoding.max_new_tokens:,} of its {places:,} being for the answer"
-                raise SharecapError(beside, todo="shorten it, or ask for a shorter answer (--max-tokens)")
+            if len(prompt) >= self.reads:
+                what = (
+                    f"query {prompt.id} has {len(prompt):,} tokens where the model has {self.reads:,} places"
+                )
+                raise SharecapError(f"{what}, for the answer too", todo="shorten it, or use smaller pictures")
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.reads))
         order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
         done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
         replies = dict(zip(order, done, strict=True))
@@ -161,6 +164,14 @@ class Generator:
     ) -> list[Reply]:
         """Replies in order: what is free reads the next prompts, then each row in work gets a token."""
         choice = Choice(queries, decoding)
+        most = [
+            min(
+                query.max_new_tokens or decoding.max_new_tokens,
+                decoding.max_new_tokens,
+                self.reads - len(prompt),
+            )
+            for query, prompt in zip(queries, prompts, strict=True)
+        ]
         said: list[list[int]] = [[] for _ in prompts]
         waiting, cohorts = deque(range(len(prompts))), list[Cohort]()
 
@@ -168,8 +179,7 @@ class Generator:
             for row in reversed(range(len(cohort))):  # the last first: dropping moves only what is done with
                 owner = cohort.owners[row]
                 said[owner].append(tokens[row])
-                most = queries[owner].max_new_tokens or decoding.max_new_tokens
-                if self.ended(said[owner]) or len(said[owner]) >= min(most, decoding.max_new_tokens):
+                if self.ended(said[owner]) or len(said[owner]) >= most[owner]:
                     cohort.drop(row)
 
         while True:
