@@ -6,6 +6,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from sharecap.captions.captioner import Answer
 from sharecap.captions.prompts import without_words
@@ -36,8 +37,10 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _STUCK = re.compile(r"(.{1,80}?)\1{9,}", re.DOTALL)
-_WORD, _STOP = re.compile(r"\w+"), re.compile(r"[.!?\n]+")
-_START = re.compile(r"\w+\W+\w+")
+_WORD, _OTHER = re.compile(r"\w+"), re.compile(r"[^\w\n]+")
+_APART = "".join("\n" if c in ".!?\n" else c if _WORD.match(c) else " " for c in map(chr, range(128)))
+"""What stands for each of ASCII's characters in `_apart`: a look at a table takes less than any search."""
+
 _ECHO_WORDS = 8
 
 
@@ -76,10 +79,11 @@ def is_loop(text: str) -> bool:
     # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
     if _runs_repeat(words) and _goes_round(words):
         return True
-    starts = Counter(start.group() for start in map(_START.search, _STOP.split(text.lower())) if start)
-    if starts and starts.most_common(1)[0][1] >= 4:
-        sentences = Counter(s for s in _sentences(text) if len(s) >= 4)
-        if sentences and sentences.most_common(1)[0][1] >= 4:
+    sentences = _apart(text).split("\n")
+    starts = Counter(tuple(two) for s in sentences if len(two := s.split(maxsplit=2)[:2]) == 2)
+    if starts and max(starts.values()) >= 4:
+        whole = Counter(tuple(words) for s in sentences if len(words := s.split()) >= 4)
+        if whole and max(whole.values()) >= 4:
             return True
     stuck = _STUCK.search(text) if _pieces_repeat(text) else None
     return stuck is not None and len(stuck.group()) >= 100
@@ -96,13 +100,14 @@ def _goes_round(words: list[str]) -> bool:
 
 
 def _runs_repeat(words: list[str]) -> bool:
-    """One of the runs of 8 words, end to end, was there before: so is one in every 16 that come again."""
-    flat, at = f" {' '.join(words)} ", 0
-    for start in range(0, len(words) - 7, 8):
-        piece = f" {' '.join(words[start : start + 8])} "
-        if flat.find(piece) < at:
+    """One of the runs of 8 words, end to end, begins among the 30 words before it too: so does one in every
+    16 that come again.
+    """
+    flat, begin = f" {' '.join(words)} ", list(accumulate((len(word) + 1 for word in words), initial=0))
+    for at in range(8, len(words) - 7, 8):
+        end = begin[at + 8]
+        if flat.find(flat[begin[at] : end + 1], begin[max(0, at - 30)], end) >= 0:
             return True
-        at += len(piece) - 1
     return False
 
 
@@ -139,8 +144,10 @@ def _runs_of(prompt: str, size: int) -> frozenset[str]:
 @functools.lru_cache(maxsize=64)
 def words_of(text: str) -> list[str]:
     """The words in lower case; kept for a while, since a caption is looked at from several sides."""
-    return _WORD.findall(text.lower())
+    return _apart(text).split()
 
 
-def _sentences(text: str) -> list[tuple[str, ...]]:
-    return [tuple(_WORD.findall(piece)) for piece in _STOP.split(text.lower())]
+def _apart(text: str) -> str:
+    """In lower case, with line ends for what ends a sentence and spaces for all else between words."""
+    text = text.lower().translate(_APART)
+    return text if text.isascii() else _OTHER.sub(" ", text)
