@@ -6,7 +6,6 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 
 from sharecap.captions.captioner import Answer
 from sharecap.captions.prompts import without_words
@@ -100,15 +99,9 @@ def _goes_round(words: list[str]) -> bool:
 
 
 def _runs_repeat(words: list[str]) -> bool:
-    """One of the runs of 8 words, end to end, begins among the 30 words before it too: so does one in every
-    16 that come again.
-    """
-    flat, begin = f" {' '.join(words)} ", list(accumulate((len(word) + 1 for word in words), initial=0))
-    for at in range(8, len(words) - 7, 8):
-        end = begin[at + 8]
-        if flat.find(flat[begin[at] : end + 1], begin[max(0, at - 30)], end) >= 0:
-            return True
-    return False
+    """Eleven runs of 6 words were there before: so are those in any 16 words that come again."""
+    runs = list(zip(*(words[n:] for n in range(6)), strict=False))
+    return len(runs) - len(set(runs)) >= 11
 
 
 def _pieces_repeat(text: str) -> bool:

@@ -75,7 +75,7 @@ ENVIRONMENT = {
 
 def main() -> None:
     """Entry point: every `SharecapError` becomes one line on stderr and its exit code."""
-    gc.set_threshold(50_000)  # at every 700th object, the default, a tenth of the start-up went into looking
+    gc.set_threshold(100_000)  # at every 700th object, the default, a tenth of the start-up went into looking
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
