@@ -162,9 +162,10 @@ async def sung(
     wanted, songs, poor = plan(dataset, "http://127.0.0.1:9/v1#m", "sharegpt4v"), list[int](), [True]
     jobs = next(wanted.jobs())
     words = {job.image.id: f"{job.image.id[:9]} {job.image.id[9:18]} {job.image.id[18:27]}" for job in jobs}
-    with Ledger(dataset / "ledger.sqlite") as ledger, blank_image() as blank:
+    with Ledger(dataset / "ledger.sqlite") as ledger:
         rules = Rules(probes=2, every=3, window=2)
-        canary = Canary("tag", ledger, Sampling(), blank=blank, others=lambda _: jobs[-1].image, rules=rules)
+        blank, other = blank_image(), jobs[-1].image
+        canary = Canary("tag", ledger, Sampling(), blank=blank, others=lambda _: other, rules=rules)
 
         async def aside(requests: Sequence[Request]) -> list[str | RejectedError | None] | None:
             songs.append(len(requests))

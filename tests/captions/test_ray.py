@@ -273,15 +273,13 @@ def test_outcomes_come_back_from_a_worker_as_they_were(outcome: Answer | Shareca
 
 def test_a_request_reaches_a_worker_as_it_was() -> None:
     request = Request(loose_file(Path("/a/ü.png"), "0" * 64), "Say it.", Sampling(7, 0.5, None, 3))
-    with blank_image() as blank:
-        assert _request_of(_packed_request(request), blank) == request
+    assert _request_of(_packed_request(request), blank_image()) == request
 
 
 def test_the_canarys_grey_picture_is_each_nodes_own() -> None:
-    with blank_image() as here, blank_image() as there:
-        request = Request(here, "Say it.")
-        assert here != there
-        assert _request_of(_packed_request(request, is_blank=True), there) == replace(request, image=there)
+    here = blank_image()
+    there, request = replace(here, path="/there/blank.png"), Request(here, "Say it.")
+    assert _request_of(_packed_request(request, is_blank=True), there) == replace(request, image=there)
 
 
 @pytest.mark.parametrize("spec", ["dask", "ray:workers=0", "ray:workers=x", "ray:speed=1", "ray:workers"])

@@ -1,6 +1,8 @@
 """Verdicts: garbage has a name, and real captions, repetitive ones too, are left alone."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from sharecap.captions.captioner import Answer
 from sharecap.captions.prompts import load_pack
-from sharecap.captions.verdict import KINDS, is_loop, verdict
+from sharecap.captions.verdict import KINDS, is_loop, verdict, words_of
 
 from .server import LOOP
 
@@ -127,6 +129,19 @@ def test_every_text_gets_a_verdict(text: str, finish: str) -> None:
     assert verdict(Answer(text, finish), PROMPT) in (None, *KINDS)
 
 
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.integers(24, 40))
-def test_any_block_that_repeats_long_enough_is_a_loop(block: list[str], times: int) -> None:
-    assert is_loop(" ".join(block * times))
+@given(st.text(max_size=100) | st.text("aÄ.!?_ 1,\n\x1c\u2028", max_size=100))
+def test_words_are_those_of_the_plain_search(text: str) -> None:
+    assert words_of(text) == re.findall(r"\w+", text.lower())
+
+
+letters = st.sampled_from("abcdefgh")
+
+
+@given(
+    st.lists(letters, min_size=1, max_size=30), st.lists(letters, max_size=40), st.lists(letters, max_size=40)
+)
+def test_any_block_that_repeats_long_enough_is_a_loop_wherever(
+    block: list[str], before: list[str], after: list[str]
+) -> None:
+    times = max(3, math.ceil(24 / len(block)))
+    assert is_loop(" ".join([*before, *block * times, *after]))

@@ -9,22 +9,17 @@ Online it listens to every caption (`saw`). Where requests go out by files or ro
 import asyncio
 import hashlib
 import re
-import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-
-from PIL import Image as Picture
 
 from sharecap.captions.captioner import RejectedError, Request, Sampling
 from sharecap.captions.gates import CANARY
 from sharecap.captions.ledger import Ledger
 from sharecap.captions.plan import Job
 from sharecap.errors import Stopped
-from sharecap.images.decode import decode_rgb
 from sharecap.images.place import place_of
 from sharecap.records import Image
 
@@ -99,16 +94,11 @@ def means(probes: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return sum(a for a, _ in probes) / len(probes), sum(b for _, b in probes) / len(probes)
 
 
-@contextmanager
-def blank_image() -> Iterator[Image]:
-    """A grey picture in a file of its own, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="sharecap-") as folder:
-        path = Path(folder) / "blank.png"
-        Picture.new("RGB", (336, 336), (128, 128, 128)).save(path)
-        data = path.read_bytes()
-        decode_rgb(data, path)
-        digest = hashlib.sha256(data).hexdigest()
-        yield Image(digest, "", str(path), 336, 336, "PNG", len(data), "0" * 16)
+def blank_image() -> Image:
+    """A grey picture, in a file beside this one."""
+    path = Path(__file__).with_name("blank.png")
+    data = path.read_bytes()
+    return Image(hashlib.sha256(data).hexdigest(), "", str(path), 336, 336, "PNG", len(data), "0" * 16)
 
 
 class Canary:

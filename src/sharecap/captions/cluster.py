@@ -132,9 +132,9 @@ class Worker:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Columns `key` and `request` in, `key` and `outcome` out."""
-        with blank_image() as blank:
-            requests = [_request_of(text, blank) for text in table.column("request").to_pylist()]
-            outcomes = self._loop.run_until_complete(self._answer_all(requests))
+        blank = blank_image()
+        requests = [_request_of(text, blank) for text in table.column("request").to_pylist()]
+        outcomes = self._loop.run_until_complete(self._answer_all(requests))
         return pa.table({"key": table.column("key"), "outcome": [_packed(o) for o in outcomes]})
 
     async def _answer_all(self, requests: Sequence[Request]) -> list[Answer | SharecapError]:

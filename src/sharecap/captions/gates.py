@@ -68,16 +68,23 @@ class _Frequent:
 
     most: int
     counts: Counter[str] = field(default_factory=Counter)
+    first: str = ""  # the most frequent one
 
     def add(self, keys: Iterable[str]) -> None:
-        self.counts.update(dict.fromkeys(keys, 1))
+        once = dict.fromkeys(keys)
+        self.counts.update(once.keys())
+        for key in once:
+            if self.counts[key] > self.counts[self.first]:
+                self.first = key
         floor = 1
         while len(self.counts) > self.most:
             self.counts = Counter({key: n for key, n in self.counts.items() if n > floor})
             floor *= 2
+        if self.first not in self.counts:
+            self.first = ""
 
     def top(self) -> tuple[str, int]:
-        return self.counts.most_common(1)[0] if self.counts else ("", 0)
+        return self.first, self.counts[self.first]
 
 
 @dataclass

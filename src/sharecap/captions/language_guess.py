@@ -87,5 +87,5 @@ def language_of(text: str) -> str:
     for word in text.lower().split():
         for language in _STOP.get(word, ()):
             hits[language] += 1
-    first, second, *_ = sorted(hits, key=lambda c: -hits[c])
+    first, second, *_ = sorted(hits, key=hits.__getitem__, reverse=True)
     return first if hits[first] >= FEWEST and hits[first] > hits[second] else ""

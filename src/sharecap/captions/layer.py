@@ -21,12 +21,16 @@ from sharecap.captions.in_order import InOrder
 from sharecap.captions.storable import storable
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.catalog import Catalog
+from sharecap.images.columns import integers, reals, text_lists, texts
 from sharecap.images.dataset import LAYERS, disk_errors, held, layer_path
 from sharecap.records import Caption, Image, Usage
 
 KIND, TABLE, FAILURES = "layer", "captions.parquet", "failures.jsonl"
 ROWS = 10_000
 """Captions per row group: what a writer holds in memory."""
+
+LETTERS = 100_000_000
+"""Characters of captions after which a row group ends sooner."""
 
 AT_A_TIME = 1_000
 """Captions that a reader holds."""
@@ -77,7 +81,8 @@ def seal(
         captions, failures = 0, Counter[str]()
         for note, text in notes.items():
             artifact.write_atomically(place / note, text)
-        pending: list[dict[str, Any]] = []
+        pending: list[Caption] = []
+        letters = 0  # of the captions that are pending
         with (
             pq.ParquetWriter(place / TABLE, SCHEMA, compression="zstd") as writer,
             open(place / FAILURES, "w", encoding="utf-8") as missing,
@@ -89,12 +94,13 @@ def seal(
                     missing.write(json.dumps(what, ensure_ascii=False) + "\n")
                 else:
                     captions += 1
-                    pending.append(_as_row(row))
-                    if len(pending) >= ROWS:
-                        writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
-                        pending.clear()
+                    pending.append(row)
+                    letters += len(row.text)
+                    if len(pending) >= ROWS or letters >= LETTERS:
+                        writer.write_table(_table(pending))
+                        pending, letters = [], 0
             if pending:
-                writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
+                writer.write_table(_table(pending))
         return {"captions": captions, "failures": dict(sorted(failures.items())), **metrics()}
 
     try:
@@ -267,16 +273,18 @@ def refuse_other_layer(dataset: Path, name: str, config: Mapping[str, Any], opti
             raise UsageError(what, where=found.path, todo=f"choose another name with {option}")
 
 
-def _as_row(caption: Caption) -> dict[str, Any]:
-    return {
-        "image_id": caption.image_id,
-        "text": storable(caption.text),
-        "captioner": storable(caption.captioner),
-        "prompt_id": caption.prompt_id,
-        "finish_reason": storable(caption.finish_reason),
-        "prompt_tokens": caption.usage.prompt_tokens,
-        "completion_tokens": caption.usage.completion_tokens,
-        "cost_usd": caption.cost_usd,
-        "flags": list(caption.flags),
-        "origin": caption.origin,
-    }
+def _table(captions: Sequence[Caption]) -> pa.Table:
+    usages = [caption.usage for caption in captions]
+    columns = [
+        texts([caption.image_id for caption in captions]),
+        texts([storable(caption.text) for caption in captions]),
+        texts([storable(caption.captioner) for caption in captions]),
+        texts([caption.prompt_id for caption in captions]),
+        texts([storable(caption.finish_reason) for caption in captions]),
+        integers([usage.prompt_tokens for usage in usages]),
+        integers([usage.completion_tokens for usage in usages]),
+        reals([caption.cost_usd for caption in captions]),
+        text_lists([caption.flags for caption in captions]),
+        texts([caption.origin for caption in captions]),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)

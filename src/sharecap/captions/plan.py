@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharecap import artifact
 from sharecap.captions.captioner import Captioner, Sampling
@@ -17,8 +17,10 @@ from sharecap.captions.prompts import Asking, Prompt
 from sharecap.captions.remedy import PENDING
 from sharecap.images.catalog import Catalog, Stretch
 from sharecap.images.dataset import LEDGER
-from sharecap.images.words import Words
 from sharecap.records import Image, Usage
+
+if TYPE_CHECKING:  # it brings what reads words in pictures, which few runs need
+    from sharecap.images.words import Words
 
 PIECE = 500
 """Images whose keys are looked up in the ledger at a time."""
@@ -72,7 +74,7 @@ class Plan:
     sampling: Sampling
     image_tokens: int  # bound on the prompt tokens of one image
     retry_failed: bool = False  # ask again what failed for good
-    words: Words | None = None  # what was read in the pictures, where the pack's prompts hold it
+    words: "Words | None" = None  # what was read in the pictures, where the pack's prompts hold it
 
     def config(self) -> dict[str, Any]:
         """What the layer is made with, as its manifest keeps it."""
@@ -153,14 +155,11 @@ class Survey:
     open: int = 0  # still to be sent; some of them failed before
     open_at: bytearray = field(default_factory=bytearray)  # per image of the catalog: 1 if it is open
     unsettled: int = 0  # never sent, or sent without an outcome: a layer with such can't be sealed
-    open_prompt_tokens: int = 0  # the most that the open requests can use, if each takes one attempt
-    open_completion_tokens: int = 0
     cost_usd: float = 0.0  # of answers
     doubtful: int = 0  # attempts that may be billed though no answer was seen
     doubtful_usd: float = 0.0  # their worst case
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    example: str = ""  # the first prompt that is still to be sent
     price: Price | None = None  # for what was answered while none was known
     usd_by_source: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     remedies: Counter[str] = field(default_factory=Counter)  # "KIND:REMEDY" -> requests; read with the texts
@@ -183,6 +182,12 @@ class Survey:
         self.cost_usd += usd
         self.prompt_tokens += prompt
         self.completion_tokens += completion
+
+    def count_new(self, requests: int) -> None:
+        """Count so many requests that were never sent."""
+        self.images += requests
+        self.unsettled += requests
+        self.open += requests
 
     def count(self, plan: Plan, job: Job, entry: Entry | None) -> bool:
         """Count one request, given what the ledger says of it; whether it is still to be sent."""
@@ -208,12 +213,8 @@ class Survey:
                 self.doubtful += 1
                 self.doubtful_usd += entry.reserved_usd or 0.0
                 self.usd_by_source[job.image.source] += entry.reserved_usd or 0.0
-        if is_open := plan.is_open(entry):
-            self.open += 1
-            bound = job.bound
-            self.open_prompt_tokens += bound.prompt_tokens
-            self.open_completion_tokens += bound.completion_tokens
-            self.example = self.example or job.prompt.text
+        is_open = plan.is_open(entry)
+        self.open += is_open
         return is_open
 
     def _priced(self, job: Job, entry: Entry) -> tuple[float, float]:
@@ -237,11 +238,6 @@ class Survey:
         for n in range(most):
             chosen[open_at[(2 * n + 1) * len(open_at) // (2 * most)]] = 1
         return replace(self, open_at=chosen, open=most)
-
-    @property
-    def open_worst(self) -> Usage:
-        """The most that the open requests can use, if each takes one attempt."""
-        return Usage(self.open_prompt_tokens, self.open_completion_tokens)
 
 
 class Trail:
@@ -279,8 +275,8 @@ def survey(
     """Count what the ledger has of the plan's requests. Holds one byte per image.
 
     `price` is for answers that had none when they came; `trail` is told which requests are settled.
-    What is plainly done is counted without so much as an object for its image: a restart after a million
-    answers is soon sending. Only the others are looked at one by one.
+    What is plainly done, or was never sent, is counted without so much as an object for its image: a first
+    run, and a restart after a million answers, are soon sending. Only the others are looked at one by one.
     """
     total = Survey(price=price)
     for stretch in plan.catalog.stretches():
@@ -289,13 +285,20 @@ def survey(
         if price:  # what had none then is looked at
             requests = [request if request and request[1] is not None else None for request in requests]
         total.count_plain(sources, requests)
-        total.open_at.extend(bytes(len(keys)))
         others = [at for at, request in enumerate(requests) if request is None]
-        unsettled = set[bytes]()
-        for at, job, entry in _looked_at(plan, stretch, others, keys, find):
-            total.open_at[stretch.at + at] = total.count(plan, job, entry)
-            if entry is None or entry.state not in ("done", "failed"):
+        entries = dict[bytes, Entry]()
+        for begin in range(0, len(others), PIECE):
+            entries.update(find([keys[at] for at in others[begin : begin + PIECE]]))
+        sent = [at for at in others if keys[at] in entries]
+        total.count_new(len(others) - len(sent))
+        open_at = bytearray(request is None for request in requests)
+        unsettled = {keys[at] for at in others if keys[at] not in entries}
+        for at, job in zip(sent, _jobs_at(plan, stretch, sent, keys), strict=True):
+            entry = entries[job.key]
+            open_at[at] = total.count(plan, job, entry)
+            if entry.state not in ("done", "failed"):
                 unsettled.add(job.key)
+        total.open_at.extend(open_at)
         if trail is not None:
             for source, key in zip(sources, keys, strict=True):
                 if key not in unsettled:
@@ -303,16 +306,11 @@ def survey(
     return total
 
 
-def _looked_at(
-    plan: Plan, stretch: Stretch, places: Sequence[int], keys: Sequence[bytes], find: Find
-) -> Iterator[tuple[int, Job, Entry | None]]:
-    """The requests at some places of the stretch, with what the ledger says of each."""
-    if not places:
-        return
-    at = iter(places)
-    for jobs in plan.jobs_of(stretch.images(places), (keys[place] for place in places)):
-        entries = find([job.key for job in jobs])
-        yield from ((next(at), job, entries.get(job.key)) for job in jobs)
+def _jobs_at(plan: Plan, stretch: Stretch, places: Sequence[int], keys: Sequence[bytes]) -> Iterator[Job]:
+    """The requests at some places of the stretch."""
+    if places:
+        named = (keys[place] for place in places)
+        yield from chain.from_iterable(plan.jobs_of(stretch.images(places), named))
 
 
 @dataclass(frozen=True)
@@ -347,8 +345,13 @@ def glance(plan: Plan, price: Price | None = None, trail: Trail | None = None) -
 def forecast(plan: Plan, layer: str, price: Price | None) -> Forecast:
     """What a run of `plan` would send, and what that can cost at most. Sends and writes nothing."""
     found = glance(plan)
-    worst = Budget(price).worst(found.open_worst)
-    return Forecast(layer, found.images, found.images - found.open, found.open, worst, found.example)
+    prompt, prompt_tokens, completion_tokens = "", 0, 0
+    for job in plan.open_jobs(found):
+        prompt, bound = prompt or job.prompt.text, job.bound
+        prompt_tokens += bound.prompt_tokens
+        completion_tokens += bound.completion_tokens
+    worst = Budget(price).worst(Usage(prompt_tokens, completion_tokens))
+    return Forecast(layer, found.images, found.images - found.open, found.open, worst, prompt)
 
 
 def default_layer(captioner: Captioner, pack: str) -> str:

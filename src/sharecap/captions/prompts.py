@@ -328,6 +328,7 @@ def column_of(image: Image, column: str) -> str:
     return str(values[column])
 
 
+@functools.lru_cache(maxsize=64)
 def without_words(prompt: str) -> str:
     """The prompt without what an answer may rightly repeat: words read in the picture, or to be judged."""
     return _QUOTED_LINE.sub("", prompt)

@@ -51,6 +51,8 @@ class Ask:
 
     def sampling(self, first: Sampling) -> Sampling:
         """`first`, changed by what was tried: another seed and not greedy, or the same words come again."""
+        if not (self.draws or self.longer):
+            return first
         drawn = replace(first, max_tokens=first.max_tokens * LONGER_BY**self.longer)
         if not self.draws:
             return drawn

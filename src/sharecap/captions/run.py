@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,7 +42,6 @@ from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import LEDGER, disk_errors, held, layer_path
 from sharecap.images.place import place_of
 from sharecap.images.progress import Progress
-from sharecap.images.words import Words
 from sharecap.records import Caption, Image, Usage
 
 
@@ -59,8 +59,12 @@ def plan(
     pack = load_pack(pack) if isinstance(pack, str | Path) else pack
     pack.check(catalog)
     captioner = open_teacher(teacher) if isinstance(teacher, str) else teacher
-    words = Words.open(catalog) if pack.reads else None
-    return Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed, words)
+    found = Plan(catalog, captioner, pack, sampling, image_tokens, retry_failed)
+    if not pack.reads:
+        return found
+    from sharecap.images.words import Words
+
+    return replace(found, words=Words.open(catalog))
 
 
 def run(
@@ -161,7 +165,7 @@ def run(
             budget_usd=budget_usd,
             started=time.time(),
         )
-        with noted(dataset, about), progress.shown(), blank_image() as blank:
+        with noted(dataset, about), progress.shown():
             requests = drive(
                 lambda courier: (engine or _workers(at_once))(courier, wanted, asked),
                 lambda: Courier(
@@ -172,7 +176,7 @@ def run(
                     patience=patience,
                     gates=gates,
                     second=second,
-                    canary=Canary(tag, ledger, sampling, blank=blank, others=_others(wanted, asked))
+                    canary=Canary(tag, ledger, sampling, blank=blank_image(), others=_others(wanted, asked))
                     if sings
                     else None,
                     look_back=bool(before.failures),

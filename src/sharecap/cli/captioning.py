@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,7 +77,6 @@ def caption(
     from sharecap.captions.batches import BatchRules
     from sharecap.captions.captioner import Sampling
     from sharecap.captions.cluster import open_engine
-    from sharecap.captions.forecast import pilot_lines, pilot_of, preview_lines, previews
     from sharecap.captions.plan import default_layer, forecast
     from sharecap.captions.price import IMAGE_TOKENS, parse_budgets, price_of
     from sharecap.captions.prompts import load_pack
@@ -86,7 +85,6 @@ def caption(
     from sharecap.captions.teachers.open import open_teacher
     from sharecap.errors import UsageError
     from sharecap.images.progress import Progress
-    from sharecap.images.words import read_words, reading_lines
 
     if pilot and not dry_run:
         raise UsageError("a pilot is part of a forecast", todo="give --dry-run --pilot N")
@@ -94,8 +92,13 @@ def caption(
     second = open_teacher(second_teacher, timeout_s=timeout_s) if second_teacher else None
     pack = load_pack(prompts).with_options(words=words, language=language, context=context or ())
     name, usd = layer or default_layer(captioner, prompts), price_of(captioner.name, price or ())
-    read = read_words(dataset, progress=Progress("read")) if pack.reads else None
-    also, first = ({"words": plain(read)}, reading_lines(read)) if read else ({}, [])
+    also: dict[str, Any] = {}
+    first: list[str] = []
+    if pack.reads:
+        from sharecap.images.words import read_words, reading_lines
+
+        read = read_words(dataset, progress=Progress("read"))
+        also, first = {"words": plain(read)}, reading_lines(read)
     total_usd, source_usd = parse_budgets(budget or ())
     rules = BatchRules.parse(batch)
     paid = rules.price(usd) if teacher.startswith("batch:") else usd
@@ -103,6 +106,8 @@ def caption(
     tokens, began = image_tokens or IMAGE_TOKENS, time.time()
     wanted = plan(dataset, captioner, pack, sampling=sampling, image_tokens=tokens, retry_failed=retry_failed)
     if preview:
+        from sharecap.captions.forecast import preview_lines, previews
+
         shown = list(previews(wanted, paid, preview))
         show(plain(shown), as_json, first + preview_lines(shown, forecast(wanted, name, paid)))
         return
@@ -131,6 +136,8 @@ def caption(
         engine=open_engine(engine, teacher, timeout_s=timeout_s) if engine else None,
     )
     if pilot:
+        from sharecap.captions.forecast import pilot_lines, pilot_of
+
         made = pilot_of(wanted, paid, began)
         show(plain(made) | also, as_json, first + pilot_lines(made))
         return

@@ -30,6 +30,9 @@ MAX_BYTES = 256 * 1024 * 1024
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Raster formats that Pillow decodes by itself, in its own spelling."""
 
+_JPEG = b"\xff\xd8\xff"
+"""How every JPEG begins, and nothing else."""
+
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -132,7 +135,7 @@ def open_header(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Ima
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the bound below is ours; Pillow warns at another one
-            image = Image.open(io.BytesIO(data), formats=_formats())
+            image = Image.open(io.BytesIO(data), formats=_formats(jpeg=data.startswith(_JPEG)))
     except Image.DecompressionBombError:
         raise ImageError("too_large", "header promises too many pixels", where) from None
     except UnidentifiedImageError:
@@ -146,8 +149,11 @@ def open_header(data: bytes, where: object, max_pixels: int = MAX_PIXELS) -> Ima
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """The formats that this Pillow has; AVIF and WEBP may not be compiled in."""
+def _formats(*, jpeg: bool) -> tuple[str, ...]:
+    """The formats that this Pillow has (AVIF and WEBP may not be compiled in); for a JPEG, that one alone."""
+    if jpeg:  # most pictures are, and need not wait for the others
+        importlib.import_module("PIL.JpegImagePlugin")
+        return ("JPEG",)
     for name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
         importlib.import_module(f"PIL.{name}ImagePlugin")  # all the others would cost 0.1 s and serve nothing
     return tuple(name for name in FORMATS if name in Image.OPEN)
