@@ -55,7 +55,9 @@ def test_layers_stand_side_by_side_and_are_compared_on_the_images_of_both(datase
     assert long.measures["nouns"].value == pytest.approx(20 / 21)  # the number is one, signs are none
 
 
-def test_each_source_stands_apart_and_together_they_are_the_whole(tmp_path: Path) -> None:
+def test_each_source_stands_apart_and_together_they_are_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for source, numbers in (("coco", range(4)), ("web", range(4, 6))):
         (tmp_path / "pictures" / source).mkdir(parents=True)
         for n in numbers:
@@ -75,6 +77,11 @@ def test_each_source_stands_apart_and_together_they_are_the_whole(tmp_path: Path
     assert measure(dataset, ["mixed"], Plain()).sources == []
     told = typed("quality", dataset, "mixed", "some", "--by-source", "--tagger", "textblob").output
     assert "source web: 2 images" in told
+    assert "other sources" not in told
+    monkeypatch.setattr("sharecap.quality.measure.MOST_SOURCES", 1)
+    told = typed("quality", dataset, "mixed", "some", "--by-source", "--tagger", "textblob").output
+    assert "source web" not in told
+    assert "other sources: 2 images, too few in each to measure apart" in told
 
 
 def test_a_difference_that_no_image_shows_otherwise_is_marked(dataset: Path) -> None:

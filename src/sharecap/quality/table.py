@@ -57,6 +57,9 @@ def _by_source(found: Quality) -> list[str]:
             [NAMES.get(name, name), *(_told(name, one.get(name)) for one in part.measures)] for name in names
         ]
         lines += [f"source {part.source}: {part.images:,} images", *_aligned(rows)]
+    others = found.images - sum(part.images for part in found.sources)
+    if found.sources and others:
+        lines.append(f"other sources: {others:,} images, too few in each to measure apart")
     return lines
 
 
