@@ -2,7 +2,7 @@
 
 Counted on all sides are the tokens of the rows as the template writes them, image places included, padding
 never; time is whole steps, data, gradient clipping and optimiser included, after warm-up. All sides compute
-under bf16 autocast, clip, and use the fused AdamW. `python benchmarks/train.py --help`
+in one precision (bf16 autocast), clip, and use the fused AdamW. `python benchmarks/train.py --help`
 """
 
 import argparse
@@ -174,7 +174,7 @@ def sample(batches: list[list[int]], documents: Sequence[Document], steps: int) 
     return [*(full[-1 - i] for i in range(WARM_UP)), *chosen]
 
 
-def padded(name: str, size: str, place: Path, steps: int) -> Took:
+def padded(name: str, size: str, place: Path, steps: int, precision: str) -> Took:
     """One of the Trainer's ways."""
     llava = folder.load(place / "model")
     documents = cut(llava, place)
@@ -187,7 +187,7 @@ def padded(name: str, size: str, place: Path, steps: int) -> Took:
         max_steps=len(batches),
         per_device_train_batch_size=BATCH,
         use_cpu=True,
-        bf16=True,
+        bf16=precision == "bf16",
         learning_rate=2e-5,
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
@@ -222,9 +222,7 @@ def padded(name: str, size: str, place: Path, steps: int) -> Took:
 
 def packed(size: str, place: Path, steps: int, changes: dict[str, Any]) -> Took:
     """sharecap's own training, from rows to a saved model, its steps timed from outside."""
-    config = TrainConfig(
-        "vicuna_v1", rules(size), BATCH, steps=WARM_UP + steps, precision="bf16", compile=True
-    )
+    config = TrainConfig("vicuna_v1", rules(size), BATCH, steps=WARM_UP + steps, compile=True)
     clock = Clock()
     lines: list[dict[str, Any]] = []
 
@@ -247,7 +245,9 @@ def cut(llava: Llava, place: Path) -> list[Document]:
 
 def contest(name: str, size: str, place: Path, steps: int, changes: dict[str, Any]) -> Took:
     multiprocessing.set_start_method("fork", force=True)  # of the Trainer's workers; ours was spawned
-    return packed(size, place, steps, changes) if name == OURS else padded(name, size, place, steps)
+    if name == OURS:
+        return packed(size, place, steps, changes)
+    return padded(name, size, place, steps, changes["precision"])
 
 
 def in_process(*arguments: Any) -> Took:
@@ -266,9 +266,11 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, default=64, help="a square number; the paper's are 576")
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--only", nargs="+", choices=[*RULES, OURS], default=[*RULES, OURS])
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of everyone")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON", help="of the TrainConfig")
     asked = parser.parse_args()
     changes = {name: json.loads(value) for name, _, value in (word.partition("=") for word in asked.set)}
+    changes["precision"] = asked.precision
     runs: dict[str, list[Took]] = {}
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
