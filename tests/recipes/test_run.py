@@ -142,7 +142,7 @@ def test_a_stage_can_start_from_the_directory_of_a_whole_model(
     made = read(tmp_path / "out/sft")
     assert made.config["parts"] == str(base)
     assert made.inputs["model"] == files_digest(base)
-    assert ("flops" in found) == (kind == "llava")
+    assert found["flops"] > 0
     before, after = load(base), load(Path(found["model"]))
     assert after.template == ("own" if kind == "qwen" else "vicuna_v1")
     name = "model.language_model.norm.weight"
