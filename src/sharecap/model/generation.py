@@ -85,9 +85,7 @@ class Generator:
         self.pads: bool | None = None  # None: as the model's own processor has it
         self.heard: Callable[[list[list[int]]], None] | None = None  # hears the replies' tokens as they grow
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
-        self.reads: int = (
-            llava.config.text_config.max_position_embeddings
-        )  # tokens, prompt and reply together
+        self.reads = int(llava.config.text_config.max_position_embeddings)  # tokens, the reply's among them
         places = llava.image_tokens
         self.cutter = Cutter(
             llava.tokenizer,

@@ -58,29 +58,34 @@ class Work:
     places: float  # of all pictures in the language model
     place_pairs: float  # sum of the squares of each picture's places
 
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
     def __mul__(self, times: float) -> "Work":
         return Work(*(x * times for x in vars(self).values()))
 
 
+NOTHING = Work(0, 0, 0, 0, 0, 0, 0)
+
+
 def work_of_packs(packs: Iterable[tuple[Sequence[int], int, Sequence[int]]]) -> Work:
     """The work of packs, each given as its documents' lengths, learned positions, its pictures' places."""
-    total = [0] * 7
+    total = NOTHING
     for lengths, learned, pictures in packs:
         padded = sum(len(group) * max(lengths[i] for i in group) ** 2 for group in grouped(lengths))
         pairs, place_pairs = (sum(n * n for n in many) for many in (lengths, pictures))
-        each = (sum(lengths), pairs, padded, learned, len(pictures), sum(pictures), place_pairs)
-        total = [sum_ + x for sum_, x in zip(total, each, strict=True)]
-    return Work(*total)
+        total += Work(sum(lengths), pairs, padded, learned, len(pictures), sum(pictures), place_pairs)
+    return total
 
 
 def work_of_kinds(kinds: Iterable[RowKind]) -> Work:
     """The work of one pass over all rows, as if those of one kind, and their pictures, were equally long."""
-    total = [0.0] * 7
+    total = NOTHING
     for kind in kinds:
         pairs, places = kind.length**2, kind.images * kind.picture
-        each = (kind.length, pairs, pairs, kind.learned, kind.images, places, places * kind.picture)
-        total = [sum_ + kind.rows * x for sum_, x in zip(total, each, strict=True)]
-    return Work(*total)
+        one = Work(kind.length, pairs, pairs, kind.learned, kind.images, places, places * kind.picture)
+        total += one * kind.rows
+    return total
 
 
 @dataclass(frozen=True)
