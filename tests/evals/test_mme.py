@@ -79,6 +79,7 @@ def test_missing_subtasks_are_named_and_full_marks_shrink(tmp_path: Path) -> Non
     assert value(measures.scores["total"]) == 400
     assert "12 of 14 subtasks are not there" in measures.notes[0]
     assert "celebrity" in measures.notes[0]
+    assert measures.notes[0].endswith("perception is out of 200, cognition is out of 200")
 
 
 def test_the_prompt_asks_for_a_short_answer_instead(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def read_answers(path: Path, samples: Sequence[Sample]) -> dict[str, str]:
         asked = (name, _question(str(row.get("prompt", ""))).lower())
         found = name if name in ids else by_question.get(asked) or numbered.get(name)
         if found is None:
-            raise SharecapError(f"no question {name} in the benchmark", where=path)
+            todo = "give the labels of what was asked"
+            raise SharecapError(f"no question {name} in the benchmark", where=path, todo=todo)
         named.append((found, text_of(row[next(key for key in texts if key in row)])))
     check_unique((found for found, _ in named), path)
     return dict(named)

@@ -4,7 +4,7 @@ Reads the official release (`<subtask>/` with one text of two lines an image) an
 (`image, question, truth, response`). Never pairs lines by their order across images: pairs are made by image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -169,7 +169,7 @@ def _by_question(rows: Sequence[Row], samples: Sequence[Sample], where: Path) ->
         name = known.get((_place(str(row["question_id"])), _core(str(row["prompt"]))))
         if name is None:
             what = f"no question {str(row['prompt'])!r} about {row['question_id']} in the benchmark"
-            raise SharecapError(what, where=where)
+            raise SharecapError(what, where=where, todo="give the labels of what was asked")
         if name in found:
             raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
         found[name] = str(row["text"])
@@ -218,6 +218,14 @@ def measure(records: Sequence[Record]) -> Measures:
         for title, names in sums.items()
     }
     missing = [name for name in (*PERCEPTION, *COGNITION) if name not in subtasks]
-    notes = (f"{len(missing)} of 14 subtasks are not there: {', '.join(missing)}",) if missing else ()
     present = {title: s for title, s in scores.items() if s}
+    notes = (_what_is_missing(missing, present),) if missing else ()
     return Measures("total", FULL_MARKS * len(subtasks), present | subtasks, notes)
+
+
+def _what_is_missing(subtasks: Sequence[str], sums: Iterable[str]) -> str:
+    """A sum of fewer subtasks can't be held against a published one: what each is out of."""
+    halves = {"perception": set(PERCEPTION), "cognition": set(COGNITION)}
+    full = {title: FULL_MARKS * len(names - set(subtasks)) for title, names in halves.items()}
+    told = ", ".join(f"{title} is out of {full[title]:,.0f}" for title in sums if title in full)
+    return f"{len(subtasks)} of 14 subtasks are not there: {', '.join(subtasks)}; {told}"
