@@ -4,7 +4,7 @@ Reads the official release (`<subtask>/` with one text of two lines an image) an
 (`image, question, truth, response`). Never pairs lines by their order across images: pairs are made by image.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -217,15 +217,11 @@ def measure(records: Sequence[Record]) -> Measures:
         title: tuple(mean for name in names if name in subtasks for mean in subtasks[name])
         for title, names in sums.items()
     }
-    missing = [name for name in (*PERCEPTION, *COGNITION) if name not in subtasks]
     present = {title: s for title, s in scores.items() if s}
-    notes = (_what_is_missing(missing, present),) if missing else ()
-    return Measures("total", FULL_MARKS * len(subtasks), present | subtasks, notes)
-
-
-def _what_is_missing(subtasks: Sequence[str], sums: Iterable[str]) -> str:
-    """A sum of fewer subtasks can't be held against a published one: what each is out of."""
-    halves = {"perception": set(PERCEPTION), "cognition": set(COGNITION)}
-    full = {title: FULL_MARKS * len(names - set(subtasks)) for title, names in halves.items()}
-    told = ", ".join(f"{title} is out of {full[title]:,.0f}" for title in sums if title in full)
-    return f"{len(subtasks)} of 14 subtasks are not there: {', '.join(subtasks)}; {told}"
+    notes = []
+    if missing := [name for name in (*PERCEPTION, *COGNITION) if name not in subtasks]:
+        # A sum of fewer subtasks can't be held against a published one.
+        halves = [(title, len(subtasks.keys() & sums[title])) for title in present if title != "total"]
+        told = ", ".join(f"{title} is out of {FULL_MARKS * count:,.0f}" for title, count in halves)
+        notes = [f"{len(missing)} of 14 subtasks are not there: {', '.join(missing)}; {told}"]
+    return Measures("total", FULL_MARKS * len(subtasks), present | subtasks, tuple(notes))
