@@ -80,9 +80,14 @@ def partial_of(path: Path) -> Path:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, 64 hex digits."""
+    file = os.open(path, os.O_RDONLY)  # for a picture, a file object would take longer than the digest
+    try:
+        size = os.fstat(file).st_size
+        if size <= 1 << 20 and len(content := os.read(file, size + 1)) == size:
+            return hashlib.sha256(content).hexdigest()
+    finally:
+        os.close(file)
     with open(path, "rb") as f:
-        if os.fstat(f.fileno()).st_size <= 1 << 20:  # such as a picture: `file_digest` clears a buffer first
-            return hashlib.sha256(f.read()).hexdigest()
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -177,9 +182,10 @@ def begin(directory: Path, kind: str, key: str) -> float:
     if mark.get("key") == key and not (directory / MANIFEST).exists():
         return float(mark.get("seconds", 0.0))
     directory.mkdir(parents=True, exist_ok=True)
-    # Killed while it is being emptied, the directory must still be known as one that sharecap made.
-    write_atomically(directory / STARTED, json.dumps({"kind": kind, "key": ""}))
-    (directory / MANIFEST).unlink(missing_ok=True)
+    if any(directory.iterdir()):
+        # Killed while it is being emptied, the directory must still be known as one that sharecap made.
+        write_atomically(directory / STARTED, json.dumps({"kind": kind, "key": ""}))
+        (directory / MANIFEST).unlink(missing_ok=True)
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,5 +1,6 @@
 """An evaluation from files to results: right at both ends, resumable after a kill, never mixed up."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,13 @@ def test_every_line_tells_what_was_asked_and_answered(root: Path, tmp_path: Path
     assert (choice.parsed, choice.score) == (None, 0.0)
 
 
+def test_a_question_keeps_its_name_so_that_answers_that_were_paid_for_are_found_again(root: Path) -> None:
+    tasks = [replace(task, prompt=lambda sample: f'"Größe" of\n{sample.id}?') for task in tasks_of(root)]
+    for key, (task, sample, prompt) in Exam(tasks).wanted("model").items():
+        what = ["model", task.digest, sample.id, prompt, task.max_new_tokens, "greedy", "consistent"]
+        assert key == hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
 def test_items_stand_in_the_tasks_order_however_the_answers_came(root: Path, tmp_path: Path) -> None:
     class Backwards:
         name, digest = "model", "d"
@@ -160,6 +169,9 @@ def test_a_run_goes_on_after_a_torn_line(root: Path, tmp_path: Path, tear: str) 
         read_run(out)
     with open(out / ITEMS, "a") as f:
         f.write(tear)
+    pictures = sorted((out / artifact.STATE / "images").iterdir())
+    pictures[0].write_bytes(pictures[0].read_bytes()[:20])
+    pictures[1].unlink()
     rest = knowing(tasks)
     evaluate(rest, Exam(tasks, resamples=50), out)
     assert len(rest.asked) == 112 - 40

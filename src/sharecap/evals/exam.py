@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,12 @@ class Exam:
         found = {}
         encoded = json.JSONEncoder().encode
         for task in self.tasks:
-            digest, most = task.digest, task.max_new_tokens
+            # The digest of [model, task, id, prompt, ...] as JSON; what all begin with is digested once.
+            before = hashlib.sha256(f"{encoded([model, task.digest])[:-1]}, ".encode())
+            after = f", {encoded([task.max_new_tokens, 'greedy', self.protocol.name])[1:]}"
             for sample in task.samples:
                 prompt = task.prompt(sample)
-                what = [model, digest, sample.id, prompt, most, "greedy", self.protocol.name]
-                found[hashlib.sha256(encoded(what).encode()).hexdigest()] = (task, sample, prompt)
+                key = before.copy()
+                key.update(f"{quoted(sample.id)}, {quoted(prompt)}{after}".encode())
+                found[key.hexdigest()] = (task, sample, prompt)
         return found

@@ -231,14 +231,13 @@ class _Files:
             return image
         if id(image) in self.written:
             return self.written[id(image)]
+        if not self.written:
+            self.directory.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(image).hexdigest()
         path = self.written[id(image)] = self.directory / digest
         self.digests[id(path)] = digest
-        if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(image)
-            partial.replace(path)
+        if not path.exists() or path.stat().st_size != len(image):  # a kill may have cut it short
+            path.write_bytes(image)
         return path
 
     @contextmanager
