@@ -65,7 +65,7 @@ def test_rows_share_their_alignment_and_every_row_ends_in_a_tuned_model(name: st
 
 
 def test_the_base_has_the_papers_values() -> None:
-    (recipe,) = recipes_of(EXPERIMENTS["caption_quality"](), "paper")
+    (recipe,) = recipes_of(EXPERIMENTS["alternatives"](), "paper")
     pretrain = recipe.stage("pretrain-captioner-tower0.5")
     assert pretrain.rows == (SHAREGPT4V_PT,)
     assert (pretrain.train.batch_rows, pretrain.train.epochs, pretrain.train.template) == (256, 1, "plain")
@@ -89,6 +89,28 @@ def test_without_captions_among_the_instructions_the_rows_are_llavas_own() -> No
     (recipe,) = recipes_of(EXPERIMENTS["where_captions_help"](), "paper")
     assert recipe.stage("sft-plain-blind").rows == (LLAVA_MIX_665K,)
     assert recipe.stage("sft-plain-blind").start == "align"
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("caption_quality", "pretrain-short-tower0.5", "pretrain-captioner-short_ones-tower0.5"),
+        ("alternatives", "pretrain-questions-tower0.5", "pretrain-captioner-tower0.5"),
+    ],
+)
+def test_what_is_compared_learns_for_as_many_steps(name: str, size: str, one: str, other: str) -> None:
+    (recipe,) = recipes_of(EXPERIMENTS[name](), size)
+    trains = [recipe.stage(stage) for stage in (one, other)]
+    rows = [sum(kind.rows for source in stage.rows for kind in source.kinds) for stage in trains]
+    steps = [stage.train.steps_for(n, 0.0) for stage, n in zip(trains, rows, strict=True)]
+    assert abs(steps[0] - steps[1]) <= 1
+    assert name != "caption_quality" or rows == [558_128, 558_128]  # the same images (Table 5)
+
+
+def test_qwen_talks_in_its_own_template_and_sees_pictures_whole() -> None:
+    (recipe,) = (one for one in recipes_of(EXPERIMENTS["substitution"](), "paper") if "qwen" in one.name)
+    assert {(stage.train.template, stage.train.centre_crop) for stage in recipe.stages} == {("own", False)}
 
 
 def test_fewer_captions_are_fewer_steps_of_the_same_file() -> None:
@@ -147,6 +169,9 @@ def test_the_papers_values_are_those_of_the_facts() -> None:
         assert train.weight_decay == 0
         assert re.search(r"weight decay 0|wd 0", rows["schedule"])
         assert train.precision == "bf16"
+        cut = "centre crop (not padded)" in rows["image"]
+        assert cut != ("`image_aspect_ratio pad`" in rows["image"])
+        assert train.centre_crop == cut
         version = re.findall(r"`--version (\w+)`", rows["prompt"])[0]
         assert train.template == {"plain": "plain", "v1": "vicuna_v1"}[version]
     vision = stages["e.3"].train.rules[0]
@@ -219,15 +244,25 @@ def test_an_unknown_name_size_or_row_is_one_clear_line() -> None:
 
 def test_a_users_own_table_is_found_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import replace\n"
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass, replace\n"
         "from sharecap.recipes.design import Claim, Design, Experiment\n"
+        "@dataclass\n"
+        "class Mine:\n"
+        "    share: float = 0.1\n"
         "def mine():\n"
         "    base = Design('all')\n"
-        "    rows = (base, replace(base, name='few', images=0.1))\n"
+        "    rows = (base, replace(base, name='few', images=Mine().share))\n"
         "    return Experiment('mine', 'Mine', '', 'It helps.', rows, (Claim('all', 'few'),), 'Nothing.')\n"
     )
-    (found,) = find_experiments([f"{tmp_path / 'mine.py'}:mine"])
+    name = f"{tmp_path / 'mine.py'}:mine"
+    (found,) = find_experiments([name])
     assert [design.name for design in found.designs] == ["all", "few"]
+    told = CliRunner().invoke(app, ["lab", name, "--size", "paper"]).output.split()
+    typed = told[told.index("plan") + 1]
+    assert find_recipe(typed).name == "mine:paper:llava_1_5_7b"
+    with pytest.raises(UsageError, match=f"there are lab:{re.escape(name)}:small:llava_1_5_7b"):
+        find_recipe(f"lab:{name}:small:qwen_vl")
 
 
 MINE = """
@@ -247,6 +282,9 @@ def rows(): return table(designs=("a", "b"))
 def none(): return table(designs=())
 def curve(): return table(curve="colour")
 def measure(): return table(claims=(Claim("a", "b", measure="taste"),))
+def figure(): return table(claims=(Claim("a", "b", 18.2),))
+def note(): return table(note=["x"])
+def short(): return Design("a", pretrain="teacher", short_ones=True)
 def index(): return table(name="Index")
 def both(): return table(captioners=("teacher",))
 def stranger(): return table(designs=(), captioners=("teacher", "me"))
@@ -273,13 +311,19 @@ value = 3
         ("none", "rows must be one or more"),
         ("curve", "unknown curve 'colour': experiment 'mine'. known: images, tower, mistakes"),
         ("measure", "unknown a claim's measure 'taste'"),
+        ("figure", "paper=18.2 is no text: a claim"),
+        ("note", "note=['x'] is no text: experiment 'mine'"),
+        (
+            "short",
+            "short_ones=True can't be: row 'a'. it is True or False, and True with pretrain='captioner'",
+        ),
         ("index", "not a name for an experiment: 'Index'"),
         ("both", "rows are either designs or captioners: experiment 'mine'"),
         ("stranger", "unknown captioner 'me': experiment 'mine'. known: teacher, captioner"),
         ("facts", "unknown a claim's measure 'facts': experiment 'mine'. known: score"),
         ("scored", "unknown a claim's measure 'score': experiment 'mine'. known: facts, preference"),
-        ("number", "no experiment but int"),
-        ("value", "no experiment but a int, which can't be called"),
+        ("number", "not an experiment but int"),
+        ("value", "not an experiment but int, which can't be called"),
         ("asks", "fails (TypeError: asks() missing 1 required"),
         ("missing_name", "fails (NameError: name 'tabel' is not defined)"),
         ("gone", "no function 'gone'"),

@@ -160,7 +160,7 @@ def test_a_recipe_of_the_user_s_own_is_a_function_in_a_file(tmp_path: Path) -> N
         find_recipe(f"{file}:broken")
     with pytest.raises(UsageError, match=r"fails \(SystemExit: \)"):
         find_recipe(f"{file}:leaving")
-    with pytest.raises(UsageError, match=r"no recipe but int: .*mine\.py:number"):
+    with pytest.raises(UsageError, match=r"not a recipe but int: .*mine\.py:number"):
         find_recipe(f"{file}:number")
     with pytest.raises(UsageError, match=r"no function 'gone': .*mine\.py"):
         find_recipe(f"{file}:gone")

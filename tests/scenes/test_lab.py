@@ -1,6 +1,7 @@
 """The lab on a tiny world: models of a table taught and examined, found again, and told of as they are."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,14 @@ def test_rows_are_what_a_design_says(bench: Bench) -> None:
     whole = read_rows(bench.root / "large" / "detailed.json")
     short = {row.id: row for row in read_rows(bench.root / "short" / "short.json")}
     assert bench.captions("captioner", BASE) == whole
-    assert bench.captions("captioner", replace(BASE, images=0.25)) == whole[: len(whole) // 4]
+    quarter, half = (bench.captions("captioner", replace(BASE, images=share)) for share in (0.25, 0.5))
+    assert [row for row in whole if row in half] == half
+    assert [row for row in half if row in quarter] == quarter
+    sources = Counter(Path(row.images[0]).parent for row in whole)
+    assert len(sources) > 3
+    assert Counter(Path(row.images[0]).parent for row in half) == {
+        source: max(1, round(number / 2)) for source, number in sources.items()
+    }
     mixed = bench.captions("mixed", BASE)
     assert [row == short[row.id] for row in mixed[:4]] == [False, True, False, True]
     scenes = {one.file: one.scene for one in bench.truths("large")}

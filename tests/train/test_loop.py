@@ -336,6 +336,21 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_on_a_cosine() -> None
     assert rate_scale(0, 10, 0.0) == 1.0
 
 
+def test_a_centre_crop_learns_from_the_middle_square_alone(start: Path, tmp_path: Path) -> None:
+    def losses(flank: str, name: str, *, crop: bool) -> list[float]:
+        rows = caption_rows(tmp_path / name, CAPTIONS[:4])
+        for row in rows:  # three squares wide
+            wide = Image.new("RGB", (300, 100), flank)
+            wide.paste(Image.new("RGB", (160, 100), "green"), (70, 0))
+            wide.save(row.images[0])
+        config = dataclasses.replace(CONFIG, steps=2, centre_crop=crop)
+        train(config, start, rows, tmp_path / f"{name}-{crop}")
+        return [line["loss"] for line in metrics(tmp_path / f"{name}-{crop}")]
+
+    assert losses("black", "black", crop=True) == losses("white", "white", crop=True)
+    assert losses("black", "black", crop=False) != losses("white", "white", crop=False)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -38,9 +38,14 @@ def lab(
     if size != "scenes":
         from sharecap.recipes.at_size import command_lines, recipes_of
 
-        found = [recipe for one in experiments for recipe in recipes_of(one, size)]
-        lines = command_lines(found, captioners=any(one.captioners for one in experiments))
-        show({"recipes": [recipe.name for recipe in found]}, as_json, lines)
+        typed = [one.name for one in experiments] if names == ["all"] else names
+        lines = [
+            line
+            for name, one in zip(typed, experiments, strict=True)
+            for line in command_lines(name, one, size)
+        ]
+        found = [recipe.name for one in experiments for recipe in recipes_of(one, size)]
+        show({"recipes": found}, as_json, lines)
         return
     from sharecap.scenes import lab_report
     from sharecap.scenes.lab import check_place, run

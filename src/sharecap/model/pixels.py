@@ -109,7 +109,7 @@ def framed(processor: BaseImageProcessor, *, pads: bool) -> BaseImageProcessor:
     """
     if "merge_size" in processor.to_dict():
         if not pads:
-            todo = "evaluate it with --protocol consistent"
+            todo = "train it without centre_crop, evaluate it with --protocol consistent"
             raise UsageError("this model takes pictures whole and can't have them cut", todo=todo)
         return processor
     made: Any = copy.copy(processor)

@@ -1,8 +1,8 @@
 """Designs at the sizes of real models: a table as recipes whose rows share the stages before they part.
 
-`paper` has the authors' models, files and values; `small` fits one GPU for some hours: a language model of
-half a billion parameters, and a tenth of the steps. A recipe's stages are named by what decides them, so two
-rows that are trained alike are trained once.
+`paper` has the authors' models, files and values; `small` fits one GPU for some hours: language models of
+half a billion parameters (1.5 for the 13B, 2 for Qwen-VL), and a tenth of the steps. A recipe's stages are
+named by what decides them, so two rows that are trained alike are trained once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,15 @@ CAPTIONS: dict[Captions, Source] = {
     "questions": published.LLAVA_MIX_665K,
 }
 """Published files; all others are made by the user, and named so."""
+
+SHORT_ONES = replace(
+    published.SHAREGPT4V_PT,
+    file="own/captioner_lcs_558k.json",
+    kinds=(replace(published.SHAREGPT4V_PT.kinds[0], rows=published.LLAVA_LCS_558K.kinds[0].rows),),
+    origin="made by you: the rows of share-captioner_coco_lcs_sam_1246k_1107.json whose image is in "
+    "llava/llava_pretrain",
+)
+"""Captions of the images that have short ones too (Table 5)."""
 
 SMALL_LANGUAGE = {"llava_1_5_13b": "Qwen/Qwen2.5-1.5B-Instruct"}
 SMALL_STEPS = 0.1
@@ -97,32 +106,41 @@ def stages_of(design: Design, size: str) -> Iterator[Stage]:
     if design.model != "qwen_vl":  # which is aligned when it comes
         align = base.stage("align")
         yield replace(align, train=sized(align.train, align.rows, size))
+    # A Qwen-VL talks in its own template, and takes pictures whole.
+    own = {"template": "own", "centre_crop": False} if design.model == "qwen_vl" else {}
     if design.pretrain != "none":
-        told = (captions_of(design),)
         train = tower_from(paper.pretrain(), round((1 - design.tower) * BLOCKS))
-        train = sized(train, told, size, design.images)
-        if design.pretrain == "questions":
+        told, passes = (captions_of(design),), design.images
+        if design.pretrain == "questions":  # in the steps that captions have: only what is read differs
             train = replace(train, template="vicuna_v1")
+            passes *= rows_in((published.SHAREGPT4V_PT,)) / rows_in(told)
+        train = replace(sized(train, told, size, passes), **own)  # type: ignore[arg-type]
         yield Stage("pretrain-" + slug(design, told=False), train, told)
     sft = base.stage("sft")
     rows = details_of(design) if design.details == "teacher" else sft.rows
-    yield Stage("sft-" + slug(design, told=True), sized(sft.train, rows, size), rows)
+    train = replace(sized(sft.train, rows, size), **own)  # type: ignore[arg-type]
+    yield Stage("sft-" + slug(design, told=True), train, rows)
 
 
-def sized(train: TrainConfig, rows: Sequence[Source], size: str, share: float = 1.0) -> TrainConfig:
-    """The stage on a share of its rows, in a tenth of the steps if it is small."""
-    share *= SMALL_STEPS if size == "small" else 1.0
-    if share == 1.0:
+def sized(train: TrainConfig, rows: Sequence[Source], size: str, passes: float = 1.0) -> TrainConfig:
+    """The stage with so many times the steps that these rows take, and a tenth of them if it is small."""
+    passes *= SMALL_STEPS if size == "small" else 1.0
+    if passes == 1.0:
         return train
     assert train.batch_rows is not None, "the paper's recipes count rows"
-    count = sum(kind.rows for source in rows for kind in source.kinds)
-    return replace(
-        train, epochs=None, steps=max(1, round(share * count * (train.epochs or 1) / train.batch_rows))
-    )
+    steps = round(passes * rows_in(rows) * (train.epochs or 1) / train.batch_rows)
+    return replace(train, epochs=None, steps=max(1, steps))
+
+
+def rows_in(sources: Sequence[Source]) -> int:
+    """As published."""
+    return sum(kind.rows for source in sources for kind in source.kinds)
 
 
 def captions_of(design: Design) -> Source:
     """The file that pre-training reads."""
+    if design.short_ones:
+        return SHORT_ONES
     if design.pretrain in CAPTIONS:
         return CAPTIONS[design.pretrain]
     wrong = f"-{design.mistakes:g}-wrong" if design.mistakes != MISTAKES else ""
@@ -144,24 +162,30 @@ def details_of(design: Design) -> tuple[Source, ...]:
 
 def slug(design: Design, *, told: bool) -> str:
     """A stage's name from what decides it; `told`: the instruction rows too."""
-    parts = [design.pretrain] if design.pretrain != "none" else ["plain"]
+    parts: list[str] = [design.pretrain] if design.pretrain != "none" else ["plain"]
     if design.pretrain != "none":
+        parts.append("short_ones" if design.short_ones else "")
         parts += [f"{design.images:.3g}" if design.images != 1 else "", f"tower{design.tower:g}"]
         parts.append(f"wrong{design.mistakes:g}" if design.mistakes != MISTAKES else "")
     return "-".join(part for part in (*parts, design.details if told else "") if part)
 
 
-def command_lines(recipes: Sequence[Recipe], *, captioners: bool = False) -> list[str]:
-    """For people: what to type on a machine with GPUs; `captioners`: to compare one with its teacher too."""
-    lines = list(CAPTIONER_BESIDE_TEACHER) if captioners else []
-    for recipe in recipes:
-        name, to = f"lab:{recipe.name}", f"runs/lab/{recipe.name.replace(':', '/')}"
-        lines += [
-            f"{recipe.name}: {len(recipe.stages)} stages",
-            f"  sharecap plan {name}",
-            f"  torchrun --nproc-per-node 8 -m sharecap.cli train {name} --data DATA --to {to}",
-        ]
-        lines.append(f"  sbatch examples/slurm/train.sbatch {name} --data DATA --to {to}")
+def command_lines(typed: str, experiment: Experiment, size: str) -> list[str]:
+    """For people: what to type on a machine with GPUs for the experiment that they `typed` so."""
+    lines = list(CAPTIONER_BESIDE_TEACHER) if experiment.captioners else []
+    for recipe in recipes_of(experiment, size):
+        model = recipe.name.rpartition(":")[2]
+        name, to = f"lab:{typed}:{size}:{model}", f"runs/lab/{recipe.name.replace(':', '/')}"
+        train = f"{name} --data DATA --to {to}"
+        lines.append(f"{recipe.name}: {len(recipe.stages)} stages")
+        if size == "small":
+            lines += [f"  sharecap plan {name} --gpus 1", f"  sharecap train {train}"]
+        else:
+            lines += [
+                f"  sharecap plan {name}",
+                f"  torchrun --nproc-per-node 8 -m sharecap.cli train {train}",
+                f"  sbatch examples/slurm/train.sbatch {train}",
+            ]
         models = [stage.name for stage in recipe.stages if stage.name.startswith("sft-")]
         lines += [f"  sharecap eval {to}/{model}/model --benchmarks BENCHMARKS" for model in models]
     return lines

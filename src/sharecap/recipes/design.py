@@ -60,6 +60,7 @@ class Design:
     model: Model = "llava_1_5_7b"
     pretrain: Captions = "captioner"
     images: float = 1.0  # share of the images whose captions are read in pre-training
+    short_ones: bool = False  # only of images that have short captions too; on scenes all have
     tower: float = 0.5  # share of the vision tower's blocks that learn in pre-training, from the last on
     details: Details = "teacher"
     mistakes: float = MISTAKES  # share of attributes that the teacher tells wrong (pretrain="teacher" only)
@@ -67,6 +68,9 @@ class Design:
     def __post_init__(self) -> None:
         where = f"row {self.name!r}"
         check_text(where, name=self.name)
+        if self.short_ones not in (False, True) or (self.short_ones and self.pretrain != "captioner"):
+            todo = "it is True or False, and True with pretrain='captioner' only"
+            raise UsageError(f"short_ones={self.short_ones!r} can't be", where=where, todo=todo)
         one_of(where, "model", self.model, get_args(Model))
         one_of(where, "pretrain", self.pretrain, get_args(Captions))
         one_of(where, "details", self.details, get_args(Details))
@@ -86,6 +90,9 @@ class Claim:
     paper: str = ""  # what the paper measured for it; "" if it is not the paper's claim
     equal: bool = False  # it says: about the same, within the margin of its measure
     measure: Measure = "score"
+
+    def __post_init__(self) -> None:
+        check_text("a claim", row=self.row, than=self.than, paper=self.paper)
 
     @property
     def margin(self) -> float:
@@ -110,7 +117,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         where = f"experiment {self.name!r}"
-        check_text(where, **{k: getattr(self, k) for k in ("name", "title", "where", "claim", "follows")})
+        texts = ("name", "title", "where", "claim", "follows", "note")
+        check_text(where, **{k: getattr(self, k) for k in texts})
         if not re.fullmatch(r"\w{1,60}", self.name, re.ASCII) or self.name.lower() == "index":
             todo = "its pages are called so: use letters, digits and underscores, and not index"
             raise UsageError("not a name for an experiment", where=repr(self.name), todo=todo)

@@ -4,6 +4,7 @@ The latter runs the user's code; nothing else in this package runs code that it 
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from inspect import isfunction
 from pathlib import Path
@@ -31,7 +32,7 @@ OURS: dict[str, Callable[[], Recipe]] = {
 def find_recipe(name: str) -> Recipe:
     """The recipe `name`, or what the function of "file.py:function" returns; else a `UsageError`.
 
-    "lab:EXPERIMENT:SIZE:MODEL" is a table of the paper with all its rows.
+    "lab:EXPERIMENT:SIZE:MODEL" is a table with all its rows; a user's own EXPERIMENT is FILE.py:FUNCTION.
     """
     if name in OURS:
         return OURS[name]()
@@ -45,19 +46,21 @@ def find_recipe(name: str) -> Recipe:
 
 def table(name: str) -> Recipe:
     """The recipe "EXPERIMENT:SIZE:MODEL"."""
-    words = name.split(":")
-    (experiment,) = find_experiments(words[:1])
-    found = {recipe.name: recipe for recipe in recipes_of(experiment, "".join(words[1:2]))}
-    if name not in found:
-        there = ", ".join(f"lab:{known}" for known in found)
+    typed, size, model = [*name.rsplit(":", 2), "", ""][:3]
+    (experiment,) = find_experiments([typed])
+    found = {recipe.name.rpartition(":")[2]: recipe for recipe in recipes_of(experiment, size)}
+    if model not in found:
+        there = ", ".join(f"lab:{typed}:{size}:{known}" for known in found)
         todo = f"there are {there}" if there else "no model learns in it: see sharecap lab --size paper"
         raise UsageError(f"unknown recipe 'lab:{name}'", todo=todo)
-    return found[name]
+    return found[model]
 
 
 def find_experiments(names: Sequence[str]) -> list[Experiment]:
     """The experiments of these names, "all" of them, or those of the user's own functions; `UsageError`."""
-    if list(names) == ["all"]:
+    if "all" in names:
+        if len(names) > 1:
+            raise UsageError("all is all there are", todo="name it alone; your own go into another call")
         return [make() for make in EXPERIMENTS.values()]
     found = []
     for name in names:
@@ -85,13 +88,14 @@ def listed_lines() -> list[str]:
 
 def own(file: Path, function: str, kind: type[Made]) -> Made:
     """Run a user's file and call one of its functions, which must return a `kind`."""
-    what, place = kind.__name__.lower(), f"{file}:{function}"
+    what, place = {Recipe: "a recipe", Experiment: "an experiment"}[kind], f"{file}:{function}"
     if not file.is_file():
-        raise UsageError("no such file", where=file, todo=f"give one with a function that returns a {what}")
+        raise UsageError("no such file", where=file, todo=f"give one with a function that returns {what}")
     spec = importlib.util.spec_from_file_location(f"recipe_of_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
         called = getattr(module, function, None)
@@ -99,7 +103,7 @@ def own(file: Path, function: str, kind: type[Made]) -> Made:
     except SharecapError:
         raise
     except SyntaxError as error:
-        line = f"{error.filename}:{error.lineno}"
+        line = f"{error.filename or file}:{error.lineno or 1}"
         raise UsageError(f"this is no Python ({error.msg})", where=line, todo="mend that line") from error
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
         told = f"the file's own code fails ({type(error).__name__}: {error})"
@@ -107,9 +111,9 @@ def own(file: Path, function: str, kind: type[Made]) -> Made:
     if called is None:
         raise UsageError(f"no function {function!r}", where=file, todo=f"it has {functions_of(module)}")
     if not isinstance(made, kind):
-        got = type(made).__name__ if callable(called) else f"a {type(called).__name__}, which can't be called"
+        got = type(made).__name__ if callable(called) else f"{type(called).__name__}, which can't be called"
         todo = f"it must be a function without arguments that returns a {kind.__module__}.{kind.__name__}"
-        raise UsageError(f"no {what} but {got}", where=place, todo=todo)
+        raise UsageError(f"not {what} but {got}", where=place, todo=todo)
     return made
 
 

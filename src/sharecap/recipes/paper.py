@@ -1,7 +1,8 @@
 """The three stages of the paper (section 4.2) with the values of the authors' scripts.
 
 Align teaches the projector alone; pre-training trains projector, language model and the latter half of the
-vision tower on the captioner's captions; instruction tuning freezes the tower again.
+vision tower on the captioner's captions; instruction tuning freezes the tower again. The first two see the
+middle square of each picture, the last one all of it, padded.
 """
 
 from sharecap.model.trainable import Rule
@@ -13,15 +14,18 @@ LATTER_HALF = 12
 
 def align() -> TrainConfig:
     """Stage 0: the projector learns from short captions (LLaVA-1.5's own first stage; 558K rows)."""
+    rules = (Rule("projector", 1e-3),)
     return TrainConfig(
-        template="plain", rules=(Rule("projector", 1e-3),), batch_rows=256, epochs=1, precision="bf16"
+        template="plain", rules=rules, batch_rows=256, epochs=1, precision="bf16", centre_crop=True
     )
 
 
 def pretrain() -> TrainConfig:
     """Stage 1: 1.2M detailed captions; every part learns, the tower from its latter half on."""
     rules = (Rule("vision", 2e-5, from_block=LATTER_HALF), Rule("projector", 2e-5), Rule("language", 2e-5))
-    return TrainConfig(template="plain", rules=rules, batch_rows=256, epochs=1, precision="bf16")
+    return TrainConfig(
+        template="plain", rules=rules, batch_rows=256, epochs=1, precision="bf16", centre_crop=True
+    )
 
 
 def sft() -> TrainConfig:

@@ -6,6 +6,7 @@ For pages that can't hold a report's own drawings (Markdown, slides). Reads noth
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -43,10 +44,11 @@ def draw_whiskers(
         axes.plot([found.value], [place], color=colour, marker="o", markersize=6)
     if any(isinstance(found, Interval) and found.difference for _, found in rows):
         axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    words: Any = {"color": INK, "parse_math": False}  # names are people's own: a $ is a dollar
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], **words)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(axis, color=INK)
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    axes.set_xlabel(axis, **words)
+    axes.set_title(title, loc="left", fontsize=10.5, **words)
     axes.grid(axis="x", color="#e3e5e8", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

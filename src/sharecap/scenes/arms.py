@@ -33,6 +33,7 @@ def stages(spec: "ArmSpec", arm: str, seed: int) -> dict[str, TrainConfig]:
         "batch_rows": spec.batch_rows,
         "epochs": None,
         "precision": "fp32",
+        "centre_crop": False,  # scenes are square
         "seed": seed,
         "betas": BETAS,
     }

@@ -5,6 +5,7 @@ Every stage is an artifact: interrupted anywhere, the same call goes on. All row
 and exam, and one stage before the one in question: alignment on short captions.
 """
 
+import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -121,7 +122,8 @@ class Bench(Story):
             config = replace(configs["pretrain"], rules=all_parts(arm, design.tower))
             at = f"pretrain/{self.pretrained(design)}"
             rows = partial(self.captions, design.pretrain, design)
-            given = {**self.source_of(design), "images": f"{design.images}"}
+            share = f"{design.images}" if design.images == 1 else f"{design.images}, drawn by name"
+            given = {**self.source_of(design), "images": share}
             done = self.learn(at, config, done, rows, given=given)
         config = configs["sft"]
         details = DETAILS_OF_LLAVA_7B if design.model == "llava_7b" else self.spec.detail_rows
@@ -195,7 +197,7 @@ class Bench(Story):
             scenes = {one.file: one.scene for one in self.truths("large")}
             change = with_alt_text if kind == "alt_text" else trimmed
             rows = [change(row, scenes[file_of(row.images[0])]) for row in rows]
-        return rows[: round(design.images * len(rows))]
+        return some(rows, design.images)
 
     def instructions(self, *, teacher: bool, details: int) -> list[Conversation]:
         """The rows of instruction tuning."""
@@ -229,6 +231,21 @@ def name_of(design: Design) -> str:
     if design.pretrain == "teacher":
         parts.append(f"{design.mistakes:g} wrong")
     return ", ".join([*parts, design.details])
+
+
+def some(rows: Sequence[Conversation], share: float) -> list[Conversation]:
+    """A share of every source's rows, at least one of each, in their order.
+
+    They are drawn by their names: a larger share holds all of a smaller one.
+    """
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        sources.setdefault(str(Path(row.images[0]).parent), []).append(row.id)
+    kept = set()
+    for names in sources.values():
+        drawn = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        kept.update(drawn[: max(1, round(share * len(names)))])
+    return [row for row in rows if row.id in kept]
 
 
 def said(row: Conversation, caption: str) -> Conversation:

@@ -59,6 +59,7 @@ class TrainConfig:
     checkpointing: Checkpointing = "none"  # "selective" and "full" save memory and cost time
     compile: bool = False  # blocks and loss through torch.compile: a minute's start, then faster
     liger: bool = False  # Liger's kernels in the language model, where there are a GPU and its package
+    centre_crop: bool = False  # the middle square of each picture; else as the model has it: ours pad
     too_long: Literal["refuse", "drop", "cut"] = "refuse"  # rows that don't fit a pack; all are counted
     leave_out: tuple[Bad, ...] = ()  # kinds of other bad rows that are left out and counted; all else stops
     seed: int = 0  # of the order of rows
@@ -129,7 +130,8 @@ class TrainConfig:
     def decides(self) -> dict[str, Any]:
         """What decides the result beside rows and start: what a run's key and its checkpoints hang on.
 
-        `batch_tokens` counts where it is given: what was trained before it existed is still known.
+        Later fields count where they are given: what was trained before they existed is still known.
         """
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in HOW}
-        return {k: v for k, v in found.items() if (k, v) != ("batch_tokens", None)}
+        later = {"batch_tokens": None, "centre_crop": False}
+        return {k: v for k, v in found.items() if k not in later or v != later[k]}

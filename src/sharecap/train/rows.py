@@ -15,7 +15,7 @@ from sharecap.data.documents import Documents
 from sharecap.data.loading import Step, steps
 from sharecap.errors import UsageError
 from sharecap.model.build import Llava
-from sharecap.model.pixels import Pixels
+from sharecap.model.pixels import Pixels, framed
 from sharecap.records import Conversation
 from sharecap.train.config import TrainConfig
 from sharecap.train.guards import check_tokens
@@ -78,9 +78,12 @@ def batches(
 ) -> Iterator[Step]:
     """Steps `first` to `last` - 1; of each, the packs of this rank."""
     kept = 0 if config.workers else 1 << 30  # bytes of pictures; processes would each keep their own
+    processor = llava.processor.image_processor
+    if config.centre_crop:
+        processor = framed(processor, pads=False)
     return steps(
         rows,
-        Pixels(llava.processor.image_processor, kept),
+        Pixels(processor, kept),
         batch_rows=config.batch_rows,
         batch_tokens=config.batch_tokens,
         pack_tokens=config.pack_tokens,
