@@ -382,7 +382,7 @@ class Story:
                 start = self.root / before / "model"
                 return train(config, start, rows(), directory, lambda line, _: advance(watched, line["step"]))
 
-        config_and_rows = {"train": config, "rows": replace(self.spec, arm=ArmSpec())}
+        config_and_rows = {"train": config.decides(), "rows": replace(self.spec, arm=ArmSpec())}
         return self.stage(name, "model", config_and_rows, inputs, work, content=("model",))
 
     def exam(self, model: Path, name: str, to: Path) -> Artifact:
