@@ -62,6 +62,9 @@ def markdown(found: Outcome, spent: lab_spent.Spent, picture: str) -> Iterator[s
             for one in found.tried
         ],
     )
+    if found.against:
+        yield lab_report.opposed(found)
+        yield ""
     for one in found.details:
         yield f"{one.title}. {one.note}"
         yield ""

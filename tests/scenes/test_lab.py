@@ -11,15 +11,16 @@ from typer.testing import CliRunner
 from sharecap.cli import app
 from sharecap.data.rows import read_rows
 from sharecap.errors import SharecapError, UsageError
+from sharecap.evals.results import Run, read_run
 from sharecap.recipes.design import Claim, Design, Experiment
-from sharecap.scenes import lab_report
+from sharecap.scenes import lab_report, lab_scores
 from sharecap.scenes.facts import stated, truth
 from sharecap.scenes.lab import Bench, name_of, ordered, right_sentences, run
 from sharecap.scenes.lab_captions import compare
 from sharecap.scenes.lab_index import write_index
 from sharecap.scenes.lab_memory import memory_and_time
 from sharecap.scenes.lab_missing import bench_of, benches_in, missing, missing_lines
-from sharecap.scenes.lab_scores import Tried, over_seeds, p_of
+from sharecap.scenes.lab_scores import PER_CENT, Tried, against, over_seeds, p_of
 from sharecap.scenes.language import TOPICS, describe
 from sharecap.scenes.summary_captions import file_of
 from sharecap.statistics import Estimate
@@ -34,10 +35,10 @@ TABLE = Experiment(
     (
         BASE,
         replace(BASE, name="short", pretrain="short", details="blind"),
-        replace(BASE, name="first LLaVA", model="llava_7b", pretrain="none"),
+        replace(BASE, name="first LLaVA for $0, not $9", model="llava_7b", pretrain="none"),
         replace(BASE, name="noisy", pretrain="teacher", mistakes=0.5, tower=0.0, images=0.5),
     ),
-    (Claim("detailed", "short", "+1"), Claim("noisy", "first LLaVA", equal=True)),
+    (Claim("detailed", "short", "+1"), Claim("noisy", "first LLaVA for $0, not $9", equal=True)),
     "Nothing.",
 )
 
@@ -172,7 +173,8 @@ def test_a_captioner_is_compared_with_its_teacher_without_training(bench: Bench,
     assert paper == (38.2, 35.3, 26.5)
     of_source = dict(by_source.rows)
     everyone = of_source["all sources, teacher"]
-    assert sum(c[0] for n, c in of_source.items() if n.endswith("teacher")) == 2 * everyone[0]
+    pictures = [int(str(c[0])) for n, c in of_source.items() if n.endswith("teacher")]
+    assert sum(pictures) == 2 * int(str(everyone[0]))
     assert dict(words.rows)["nouns, %"][0].value > 10
     assert "published" in lab_report.write(found, spent, tmp_path).read_text()
 
@@ -258,9 +260,28 @@ def test_a_verdict_needs_its_whole_interval() -> None:
     assert verdict(1.0, 4.0, equal=True) == "can't tell"
 
 
+def test_a_benchmark_that_says_otherwise_is_told_beside_the_verdict(bench: Bench) -> None:
+    some = read_run(bench.exam_path(BASE))
+
+    def scored(**scores: float) -> Run:
+        each = {
+            task: [replace(r, score=scores.get(task, scores["rest"])) for r in records]
+            for task, records in some.records.items()
+        }
+        return replace(some, records=each)
+
+    claim = Claim("best", "worst")
+    both = {1: {"best": scored(vqav2=0.0, rest=1.0), "worst": scored(vqav2=1.0, rest=0.0)}}
+    compared = {claim: lab_scores.compare(claim, both)}
+    assert list(against(compared)) == ["on vqav2 alone “best” is worse than “worst”"]
+
+
 def test_the_interval_over_seeds_is_students() -> None:
     one = Estimate(3.0, 1.0, 5.0)
     assert over_seeds([one]) == one
+    apart = [Estimate(v, None, None) for v in (60.0, 80.0, 100.0)]
+    assert over_seeds(apart, PER_CENT).high == 100.0
+    assert (over_seeds(apart).high or 0.0) > 100.0
     three = over_seeds([Estimate(v, None, None) for v in (1.0, 2.0, 3.0)])
     # 4.303 is the two-sided quantile of two degrees of freedom.
     assert three.value == 2.0

@@ -27,7 +27,7 @@ from sharecap.recipes.design import Claim, Experiment
 from sharecap.recipes.peers import PREFERENCE
 from sharecap.scenes.facts import summed, tally
 from sharecap.scenes.lab import Bench
-from sharecap.scenes.lab_scores import Cell, Detail, Outcome, Row, Tried, over_seeds, p_of
+from sharecap.scenes.lab_scores import PER_CENT, Cell, Detail, Outcome, Row, Tried, over_seeds, p_of
 from sharecap.scenes.summary_captions import CAPTIONER, RESAMPLES, TEACHER, layer, probed
 from sharecap.scenes.world import SOURCES, Truth
 from sharecap.statistics import Estimate, Floats, interval_of
@@ -186,7 +186,7 @@ def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
         tuple(tried(claim, worlds) for claim in experiment.claims),
         tuple(benches),
         "F1 of stated facts, of 100",
-        f"{fmean(one.pictures for one in worlds):g} pictures to both",
+        f"{fmean(one.pictures for one in worlds):g} pictures of each world to both",
         (preferred(worlds), by_source(worlds), lexical(worlds)),
     )
 
@@ -199,7 +199,7 @@ def row_of(who: str, worlds: Sequence[Compared]) -> Row:
         for source in SOURCES
         if any(one.of(source) for one in worlds)
     }
-    return Row(who, over_seeds(each), tuple(one.value for one in each), kinds)
+    return Row(who, over_seeds(each, PER_CENT), tuple(one.value for one in each), kinds)
 
 
 def tried(claim: Claim, worlds: Sequence[Compared]) -> Tried:
@@ -211,7 +211,7 @@ def tried(claim: Claim, worlds: Sequence[Compared]) -> Tried:
 
 def preferred(worlds: Sequence[Compared]) -> Detail:
     """The paper's row, and the same here."""
-    here = tuple(over_seeds(each) for each in zip(*(one.shares() for one in worlds), strict=True))
+    here = tuple(over_seeds(each, PER_CENT) for each in zip(*(one.shares() for one in worlds), strict=True))
     lost = sum(sum(one.found["preference"]["failures"].values()) for one in worlds)
     note = (
         "Per cent of pairs. Each pair is judged twice, once in either order, by a judge who sees the picture "
@@ -231,13 +231,14 @@ def by_source(worlds: Sequence[Compared]) -> Detail:
         for who in BOTH if there else ():
             found = zip(*(one.quality(who, source) for one in there), strict=True)
             pictures = sum(len(one.of(source)) for one in there)
-            rows.append((f"{source}, {who}", (float(pictures), *(over_seeds(each) for each in found))))
+            shares = (over_seeds(each, PER_CENT) for each in found)
+            rows.append((f"{source}, {who}", (f"{pictures}", *shares)))
     note = (
         "Held against the truth of every picture. Precision: of the stated facts, the right ones; recall: "
         "of what a full description tells. The teacher is asked with a prompt made for the source, the "
         "captioner with the same one for all."
     )
-    columns = ("Source", "Pictures", "Precision, %", "Recall, %", "F1, %")
+    columns = ("Source", "Pictures of all worlds", "Precision, %", "Recall, %", "F1, %")
     return Detail("Facts, source by source", columns, tuple(rows), note)
 
 

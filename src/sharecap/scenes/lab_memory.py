@@ -13,9 +13,8 @@ from sharecap.artifact import Artifact
 from sharecap.recipes.design import Design
 from sharecap.recipes.peers import TOWER_SHARES
 from sharecap.scenes.lab import Bench
-from sharecap.scenes.lab_scores import Cell, Detail, over_seeds
+from sharecap.scenes.lab_scores import Cell, Detail
 from sharecap.scenes.summary_course import METRICS
-from sharecap.statistics import Estimate
 from sharecap.train.metrics import read_lines
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ def memory_and_time(designs: Sequence[Design], benches: Mapping[int, Bench]) -> 
     for design in designs:
         found = [of_pretraining(bench, design) for bench in benches.values()]
         learning, held, operations, seconds = zip(*found, strict=True)
-        times = [Estimate(1e3 * one, None, None) for one in seconds]
-        cells = (fmean(learning) / 1e3, fmean(held) / 2**20, fmean(operations) / 1e9, over_seeds(times))
+        cells = (fmean(learning) / 1e3, fmean(held) / 2**20, fmean(operations) / 1e9, 1e3 * min(seconds))
         rows.append((design.name, (*cells, *TOWER_SHARES.get(design.tower, (None, None)))))
     columns = (
         *("Blocks that learn", "Parameters that learn, thousands", "Held, MiB", "Operations of a step, 10⁹"),
@@ -40,8 +38,9 @@ def memory_and_time(designs: Sequence[Design], benches: Mapping[int, Bench]) -> 
     note = (
         "Of pre-training. Held: weights, gradients, optimiser and activations of the largest step, traced on "
         "its shapes, without the program around them; the runs recorded only the highest mark of processes "
-        "that had trained other models before. A step's time is the median by the clock of a machine that "
-        "did other work beside. Published: Table 6, for 7B; †: not read in the paper itself."
+        "that had trained other models before. A step's time is the median by the clock, in the world where "
+        "it is lowest: the machine may have done other work beside. Published: Table 6, for 7B; †: not read "
+        "in the paper itself."
     )
     return Detail("Memory and time beside the scores", columns, tuple(rows), note)
 

@@ -92,6 +92,7 @@ def as_data(found: Outcome, spent: Spent) -> dict[str, Any]:
             plain(asdict(one)) | {"verdict": one.verdict, "margin": one.claim.margin} for one in found.tried
         ],
         "details": [plain(asdict(one)) for one in found.details],
+        "against": list(found.against),
         "spent": asdict(spent),
     }
 
@@ -105,6 +106,8 @@ def lines(found: Outcome, spent: Spent) -> Iterator[str]:
         yield f"  {row.name:<{width}}  {between(row.score, signed=False)}"
     for one in found.tried:
         yield f"  {sentence(one)}"
+    if found.against:
+        yield f"  {opposed(found)}"
     paid = "" if spent.teacher_usd is None else f", teacher {dollars(spent.teacher_usd)} as if paid"
     yield f"  {number(spent.core_minutes, 0)} core-minutes{paid}"
 
@@ -148,12 +151,23 @@ def page(found: Outcome, spent: Spent, picture: bytes) -> d.Report:
             d.Fact("Teacher", dollars(spent.teacher_usd or 0.0), "as if paid"),
         ),
         sections=(
-            d.Section("What came out", (*verdicts, drawn, *curve(found))),
+            d.Section("What came out", (*verdicts, *beside(found), drawn, *curve(found))),
             d.Section("The tables", (scores(found), claims(found), *map(table, found.details))),
             d.Section("What follows", (d.Paragraph(follows(found)), *notes)),
             d.Section("What it took", (d.Paragraph(lab_spent.told(spent, worlds)),)),
         ),
     )
+
+
+def beside(found: Outcome) -> Iterator[d.Block]:
+    """What the verdicts, which are of the overall score, don't tell."""
+    if found.against:
+        yield d.Paragraph(opposed(found))
+
+
+def opposed(found: Outcome) -> str:
+    """The benchmarks that say otherwise, as a sentence."""
+    return f"The verdicts are of the overall score; {'; '.join(found.against)}."
 
 
 def scores(found: Outcome) -> d.Table:

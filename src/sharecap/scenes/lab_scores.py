@@ -5,7 +5,8 @@ A verdict needs its interval: above zero agrees, below contradicts, anything els
 It is never given from a difference alone.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -81,6 +82,7 @@ class Outcome:
     measure: str  # what a row's score is, for people
     asked: str  # of how much the scores are made, for people
     details: tuple[Detail, ...]
+    against: tuple[str, ...] = ()  # benchmarks that say the opposite of an overall verdict, in words
 
 
 def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
@@ -99,6 +101,7 @@ def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
         "overall score of 100",
         f"{sum(map(len, one.records.values())):,} questions to each model",
         (by_benchmark(compared),) if compared else (),
+        tuple(against(compared)),
     )
 
 
@@ -108,7 +111,7 @@ def row_of(design: Design, runs: Mapping[int, Mapping[str, Run]]) -> Row:
     each = [intervals({"": overall(run.measured())})[""] for run in mine]
     compared = [compare_runs(run, run, resamples=2, names=KIND_NAMES) for run in mine]
     kinds = {kind: fmean(c.kinds[kind].a.value for c in compared) for kind in compared[0].kinds}
-    return Row(design.name, over_seeds(each), tuple(e.value for e in each), kinds)
+    return Row(design.name, over_seeds(each, PER_CENT), tuple(e.value for e in each), kinds)
 
 
 def compare(claim: Claim, runs: Mapping[int, Mapping[str, Run]]) -> list[RunComparison]:
@@ -126,29 +129,46 @@ def tried(claim: Claim, compared: Sequence[RunComparison]) -> Tried:
 def by_benchmark(compared: Mapping[Claim, Sequence[RunComparison]]) -> Detail:
     """Every claim's difference on each benchmark, on the benchmark's own scale."""
     headlines = next(iter(compared.values()))[0].headlines
-    rows = []
-    for claim, found in compared.items():
-        differences = [
-            over_seeds([one.benchmarks[task][metric].difference for one in found])
-            for task, (metric, _) in headlines.items()
-        ]
-        rows.append((f"{claim.row} − {claim.than}", tuple(differences)))
+    rows = [(f"{c.row} − {c.than}", tuple(on_each(found).values())) for c, found in compared.items()]
     columns = ("Difference", *(f"{task}, of {full:,g}" for task, (_, full) in headlines.items()))
     note = "The same questions to both, on each benchmark's own scale."
     return Detail("Benchmark by benchmark", columns, tuple(rows), note, signed=True)
 
 
-def over_seeds(each: Sequence[Estimate]) -> Estimate:
+def on_each(found: Sequence[RunComparison]) -> dict[str, Estimate]:
+    """A claim's difference on each benchmark's headline."""
+    return {
+        task: over_seeds([one.benchmarks[task][metric].difference for one in found])
+        for task, (metric, _) in found[0].headlines.items()
+    }
+
+
+def against(compared: Mapping[Claim, Sequence[RunComparison]]) -> Iterator[str]:
+    """Where a benchmark's own interval contradicts a claim that the overall score doesn't contradict."""
+    for claim, found in compared.items():
+        if claim.equal or tried(claim, found).verdict == "contradicts":
+            continue
+        for task, difference in on_each(found).items():
+            if difference.high is not None and difference.high < 0:
+                yield f"on {task} alone “{claim.row}” is worse than “{claim.than}”"
+
+
+PER_CENT = (0.0, 100.0)
+ANY = (-math.inf, math.inf)
+
+
+def over_seeds(each: Sequence[Estimate], bounds: tuple[float, float] = ANY) -> Estimate:
     """Mean of several seeds' values with Student's interval over the seeds; one seed's own over its pictures.
 
     Seeds are whole worlds with their own pictures, models and questions, so what questions add to the
-    uncertainty is in their spread.
+    uncertainty is in their spread. An interval ends at the `bounds` of what the values can be.
     """
     if len(each) == 1:
         return each[0]
     values = [one.value for one in each]
     half = quantile(0.975, len(each) - 1) * stdev(values) / len(each) ** 0.5
-    return Estimate(fmean(values), fmean(values) - half, fmean(values) + half)
+    low, high = max(fmean(values) - half, bounds[0]), min(fmean(values) + half, bounds[1])
+    return Estimate(fmean(values), low, high)
 
 
 def p_of(values: Sequence[float]) -> float:
