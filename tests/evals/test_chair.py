@@ -1,5 +1,6 @@
 """CHAIR: which objects a caption mentions, and shares of wrong mentions that are ratios of sums."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,9 +86,7 @@ def test_hallucinations_are_counted_per_mention_and_per_caption(labels: Path) ->
     }
 
 
-def test_a_missing_caption_or_no_object_at_all_withholds_the_score(labels: Path) -> None:
-    found = scored("chair", lines(labels / "p.jsonl", [{"image_id": 1, "caption": " "}]), labels)
-    assert (found["score"], found["withheld"]) == (None, "1 of 1 images have no caption")
+def test_no_object_at_all_withholds_the_score(labels: Path) -> None:
     found = scored("chair", lines(labels / "p.jsonl", [{"image_id": 1, "caption": "blue"}]), labels)
     assert (found["score"], found["withheld"]) == (None, "no caption mentions an object")
 
@@ -103,3 +102,32 @@ def test_captions_of_other_images_and_missing_tables_are_named(labels: Path) -> 
     lines(path, [{"image_id": 1, "caption": "a dog"}])
     with pytest.raises(SharecapError, match=r"no synonyms\.txt"):
         scored("chair", path, labels / "coco_objects.json")
+
+
+def test_an_empty_caption_mentions_nothing_and_counts_and_a_null_is_refused(labels: Path) -> None:
+    rows = [{"image_id": 1, "caption": "A man and a chair"}, {"image_id": 2, "caption": ""}]
+    found = scored("chair", lines(labels / "p.jsonl", rows), labels)
+    assert found["sub"] == {"CHAIRi": 0.5, "CHAIRs": 0.5, "Recall": pytest.approx(1 / 3), "avg_words": 2.5}
+    rows[1]["caption"] = None
+    with pytest.raises(SharecapError, match=r"1 of 2 images have no caption.*a null is none"):
+        scored("chair", lines(labels / "p.jsonl", rows), labels)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_original_s_own_file_of_captions_is_read(labels: Path, indent: int | None) -> None:
+    content = {"overall": {"CIDEr": 1.0}, "imgToEval": {"1": {"image_id": 1, "caption": "A dog, a chair"}}}
+    path = labels / "p.json"
+    path.write_text(json.dumps(content, indent=indent))
+    assert scored("chair", path, labels)["sub"]["CHAIRi"] == 0.5
+    del content["imgToEval"]["1"]["image_id"]
+    assert scored("chair", whole(path, content), labels)["sub"]["CHAIRi"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["000000000001", "000000000001.jpg", "COCO_val2014_000000000001.jpg", "1", 1, 1.0]
+)
+def test_an_image_is_known_by_its_number_in_every_form(labels: Path, name: object) -> None:
+    path = lines(labels / "p.jsonl", [{"image_id": name, "caption": "A dog"}])
+    assert scored("chair", path, labels)["score"] == 0
+    whole(labels / "coco_objects.json", {"000000000001.jpg": ["dog"]})
+    assert scored("chair", path, labels)["score"] == 0

@@ -23,6 +23,14 @@ def test_some_images_may_be_captioned_and_it_is_said_how_many(tmp_path: Path) ->
     assert task.notes == ("2 of the 3 labelled images have a caption here",)
 
 
+def test_images_go_by_their_number_and_labels_may_be_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "l").mkdir()
+    whole(tmp_path / "l" / "captions_val2014.json", {"annotations": PEOPLE})
+    rows = [{"image_id": "000000000001", "caption": "a dog"}, {"image_id": "3.jpg", "caption": "dogs"}]
+    _, answers = read_predictions("coco-caption", [whole(tmp_path / "p.json", rows)], tmp_path / "l", None)
+    assert answers == {"1": "a dog", "3": "dogs"}
+
+
 def test_a_missing_caption_withholds_the_score_before_anything_is_run(tmp_path: Path) -> None:
     labels = whole(tmp_path / "l.json", {"annotations": PEOPLE})
     for missing in ("", None):

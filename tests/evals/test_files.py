@@ -191,3 +191,30 @@ def test_an_answer_of_null_earns_nothing_where_people_said_zero(tmp_path: Path) 
         path = tmp_path / "answers.json"
         path.write_text(json.dumps([{"question_id": 7.0, "answer": answer}]))
         assert scored("vqav2", path, labels)["score"] == score
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n", "\r\n\n"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_objects_may_stand_one_after_the_other(tmp_path: Path, between: str, indent: int | None) -> None:
+    rows = [{"question_id": i, "text": "A }{ B"} for i in range(3)]
+    path = tmp_path / "p.jsonl"
+    path.write_text(between.join(json.dumps(row, indent=indent) for row in rows))
+    assert read_rows(path) == rows
+    assert read_whole(path) == rows
+
+
+@pytest.mark.parametrize("end", ['{"question_id": "2", "te', "{", "x", '"text"', "[]", "}"])
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_what_follows_an_object_and_is_none_is_one_line(tmp_path: Path, between: str, end: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"question_id": "1", "text": "A"}' + between + end)
+    with pytest.raises(SharecapError, match=f"^line {2 if between else 1} is not") as error:
+        read_rows(path)
+    assert "\n" not in str(error.value)
+
+
+def test_only_known_columns_lose_their_capitals_and_only_where_one_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("Index,A,L2-Category,Answer,ANSWER,QuestionID\n1,2,3,4,5,6\n")
+    (row,) = read_rows(path)
+    assert list(row) == ["index", "A", "L2-Category", "Answer", "ANSWER", "questionId"]

@@ -48,7 +48,7 @@ def test_a_failed_review_withholds_the_score(tmp_path: Path) -> None:
     path = reviews(tmp_path / "r.jsonl", [(8, 4), "I can't say.", (9, 9), (5, 5)])
     found = scored("llava-bench", path, questions(tmp_path / "q.jsonl", 4))
     assert (found["score"], found["ci95"], found["failed"], found["sub"]) == (None, None, 1, {})
-    assert found["withheld"] == "1 of 4 reviews have no two scores in their first line"
+    assert found["withheld"] == "1 of 4 reviews have no two scores that can be read"
     task, answers = read_predictions("llava-bench", [path], tmp_path / "q.jsonl", None)
     run = Run("failed", {task.name: grade(task, answers, path)})
     with pytest.raises(SharecapError, match="failed has no score on llava-bench"):
@@ -97,7 +97,8 @@ def test_no_random_text_is_a_review_or_a_grade_unless_it_begins_with_numbers(tex
 
 
 def grades(path: Path, texts: dict[str, list[str]]) -> Path:
-    return whole(path, {n: {"model": ["g"], "content": t, "score": [0.0] * len(t)} for n, t in texts.items()})
+    """A judge's words, of which no numbers were recorded."""
+    return whole(path, {n: {"model": ["g"], "content": t} for n, t in texts.items()})
 
 
 def vet(path: Path, needs: dict[str, list[str]]) -> Path:
@@ -145,3 +146,69 @@ def test_grades_of_other_questions_are_refused(
 def test_grades_without_labels_must_be_all_of_the_benchmarks(tmp_path: Path) -> None:
     with pytest.raises(SharecapError, match="1 of MM-Vet's 218 questions have a grade"):
         scored("mm-vet", grades(tmp_path / "g.json", {"v1_0": ["1.0"]}))
+
+
+def test_the_recorded_pair_is_averaged_and_not_what_the_text_seems_to_say(tmp_path: Path) -> None:
+    asked = questions(tmp_path / "q.jsonl", 2)
+    row = {"category": "llava_bench_conv", "content": "10 1\nBecause.", "tuple": [8.0, 6.0]}
+    path = lines(tmp_path / "r.jsonl", [{**row, "question_id": i} for i in range(2)])
+    assert scored("llava-bench", path, asked)["score"] == 75
+
+
+@pytest.mark.parametrize("pair", [[-1, -1], [8, 11], [8], [], None, [None, 8], "8 6", [float("nan"), 1]])
+def test_a_recorded_pair_outside_the_scale_withholds_the_score(tmp_path: Path, pair: object) -> None:
+    asked = questions(tmp_path / "q.jsonl", 1)
+    row = {"question_id": 0, "category": "llava_bench_conv", "content": "8 6\nBecause.", "tuple": pair}
+    found = scored("llava-bench", lines(tmp_path / "r.jsonl", [row]), asked)
+    assert (found["score"], found["failed"]) == (None, 1)
+
+
+def test_reviews_without_categories_take_them_from_the_questions_or_have_none(tmp_path: Path) -> None:
+    pairs = [(10, 5), (10, 10)]
+    path = lines(tmp_path / "r.jsonl", [{"question_id": i, "tuple": pair} for i, pair in enumerate(pairs)])
+    asked = [{"question_id": i, "image": f"{i}.jpg", "text": "?"} for i in range(2)]
+    found = scored("llava-bench", path, lines(tmp_path / "bare.jsonl", asked))
+    assert (found["sub"], found["notes"]) == ({"all": 75}, ["no categories given: the score is over all"])
+    kinds = [{**row, "category": kind} for row, kind in zip(asked, ("conv", "detail"), strict=True)]
+    found = scored("llava-bench", path, lines(tmp_path / "q.jsonl", kinds))
+    assert found["sub"] == {"all": 75, "conv": 50, "detail": 100}
+
+
+def test_a_folder_of_reviews_may_hold_json_files_of_any_ending(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    reviews(tmp_path / "runs" / "1.jsonl", [(10, 5)])
+    reviews(tmp_path / "runs" / "2.json", [(10, 10)])
+    found = scored("llava-bench", tmp_path / "runs", questions(tmp_path / "q.jsonl", 1))
+    assert found["notes"][0] == "mean of 2 runs of the judge"
+
+
+def recorded(path: Path, **grade: Any) -> Path:
+    return whole(path, dict.fromkeys(NEEDS, grade))
+
+
+@pytest.mark.parametrize("content", [["1.0"], None, "", [""], ["I'd say 0.5"]])
+def test_the_recorded_number_is_averaged_whatever_the_text_is(tmp_path: Path, content: object) -> None:
+    path = recorded(tmp_path / "g.json", content=content, score=[0.5])
+    assert scored("mm-vet", path, vet(tmp_path / "mm-vet.json", NEEDS))["score"] == 50
+
+
+@pytest.mark.parametrize("mark", [None, -1, 1.1, "good", float("nan"), [0.5], True])
+def test_a_recorded_number_that_is_no_grade_withholds_the_score(tmp_path: Path, mark: object) -> None:
+    path = recorded(tmp_path / "g.json", content=["0.5"], score=[mark])
+    found = scored("mm-vet", path, vet(tmp_path / "mm-vet.json", NEEDS))
+    assert (found["score"], found["withheld"]) == (None, "3 of 3 grades can't be read")
+
+
+def test_fewer_numbers_than_the_judge_s_words_are_no_score(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "g.json", content=["0.5", "0.5"], score=[0.5])
+    with pytest.raises(SharecapError, match="3 questions have fewer grades than the 2 runs"):
+        scored("mm-vet", path, vet(tmp_path / "mm-vet.json", NEEDS))
+
+
+@pytest.mark.parametrize("score", [0.5, "0.5", {"1": 0.5}])
+def test_a_recorded_grade_that_is_no_list_is_not_passed_over_for_the_text(
+    tmp_path: Path, score: object
+) -> None:
+    path = recorded(tmp_path / "g.json", content=["1.0"], score=score)
+    with pytest.raises(SharecapError, match="not a file of MM-Vet grades"):
+        scored("mm-vet", path, vet(tmp_path / "mm-vet.json", NEEDS))

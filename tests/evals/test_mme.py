@@ -8,6 +8,7 @@ from sharecap.errors import SharecapError
 from sharecap.evals.benchmarks import mme
 from sharecap.evals.task import Record, grade
 from sharecap.statistics import value
+from tests.evals.scored import lines, scored
 from tests.evals.small import pictures
 
 
@@ -144,3 +145,43 @@ def test_questions_without_their_image_are_named(tmp_path: Path) -> None:
     (folder / "7.txt").write_text("Is it?\tYes\nIs it not?\tNo\n")
     with pytest.raises(SharecapError, match=r"no image for these questions.*7\.txt"):
         mme.read_tasks(tmp_path / "mme")
+
+
+PAIR = (("Is it one?", "Yes"), ("Is it two?", "No"))
+
+
+def said(path: Path, texts: tuple[object, object]) -> Path:
+    rows = [
+        {"question_id": "count/1.png", "prompt": question, "text": text}
+        for (question, _), text in zip(PAIR, texts, strict=True)
+    ]
+    return lines(path, rows)
+
+
+def results(path: Path) -> Path:
+    path.write_text("".join(f"1.jpg\t{question}\t{truth}\tyes\n" for question, truth in PAIR))
+    return path
+
+
+def test_an_answer_of_null_is_no_answer_and_not_the_no_in_none(tmp_path: Path) -> None:
+    (tmp_path / "l").mkdir()
+    results(tmp_path / "l" / "count.txt")
+    found = scored("mme", said(tmp_path / "a.jsonl", ("Yes", None)), tmp_path / "l")
+    assert (found["sub"]["count"], found["failed"]) == (50, 1)
+
+
+def test_one_result_file_is_labels_too(tmp_path: Path) -> None:
+    path = results(tmp_path / "count.txt")
+    assert scored("mme", said(tmp_path / "a.jsonl", ("Yes", "No")), path)["sub"]["count"] == 200
+
+
+def test_other_texts_beside_the_subtasks_are_passed_over_and_capitals_don_t_matter(tmp_path: Path) -> None:
+    place = tmp_path / "results"
+    place.mkdir()
+    (place / "README.txt").write_text("About these files.\n")
+    with pytest.raises(SharecapError, match="'README' is not a subtask"):
+        scored("mme", place)
+    results(place / "ocr.txt")
+    assert scored("mme", place)["sub"]["OCR"] == 50
+    rows = [{"question_id": "OCR/1.png", "prompt": question, "text": truth} for question, truth in PAIR]
+    assert scored("mme", lines(tmp_path / "a.jsonl", rows), place)["sub"]["OCR"] == 200

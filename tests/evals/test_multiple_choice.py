@@ -1,4 +1,4 @@
-"""SEED-Bench, MMStar, Q-Bench and ScienceQA: which letter a text names by each benchmark's own rule."""
+"""SEED-Bench, MMStar, Q-Bench, GQA and MMBench: which letter a text names by each benchmark's own rule."""
 
 import json
 from pathlib import Path
@@ -122,60 +122,6 @@ def test_mmstar_is_a_mean_over_items_and_shows_words_taken_for_letters(tmp_path:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("B", "B"), ("B. low", "B"), ("B.", None), ("b", None), (" B", None), ("(B)", None),
-        ("Thus low. The answer is B.", "B"), ("The answer is B", None),
-        ("The answer is B. The answer is C.", None), ("the answer is B.", None), ("FAILED", None),
-    ],
-)  # fmt: skip
-def test_scienceqa_takes_a_letter_in_three_forms_only(text: str, letter: str | None) -> None:
-    assert scienceqa.parse(SAMPLE, text) == letter
-
-
-def problems(directory: Path) -> Path:
-    rows = {
-        name: {"question": "Which?", "choices": ["x", "y"], "answer": 1, "image": image, "hint": hint}
-        for name, image, hint in (("1", "image.png", ""), ("2", None, "Look."), ("9", None, ""))
-    }
-    whole(directory / "pid_splits.json", {"test": ["1", "2"], "train": ["9"]})
-    return whole(directory / "problems.json", rows)
-
-
-def test_scienceqa_answers_are_scored_against_the_official_problems(tmp_path: Path) -> None:
-    labels = problems(tmp_path)
-    rows = [
-        {"question_id": "1", "text": "B", "prompt": "?"},
-        {"question_id": "2", "text": "A", "prompt": "?"},
-    ]
-    for place in (labels, tmp_path):
-        found = scored("scienceqa", lines(tmp_path / "answers.jsonl", rows), place)
-        assert (found["metric"], found["score"], found["n"]) == ("image_accuracy", 100, 1)
-        assert found["sub"] == {"accuracy": 50, "image_accuracy": 100, "text_accuracy": 0}
-    result = {"acc": 50.0, "results": {}, "outputs": {"1": "The answer is B.", "2": "The answer is B."}}
-    assert scored("scienceqa", whole(tmp_path / "result.json", result), labels)["sub"]["accuracy"] == 100
-    with pytest.raises(SharecapError, match=r"add --labels problems\.json"):
-        scored("scienceqa", tmp_path / "result.json")
-
-
-@pytest.mark.parametrize("answer", [-1, 2, "A", None])
-def test_scienceqa_s_answer_must_be_a_place_among_its_choices(tmp_path: Path, answer: object) -> None:
-    row = {"question": "Which?", "choices": ["x", "y"], "answer": answer, "hint": ""}
-    with pytest.raises(SharecapError, match=r"problem 7: the answer .* is no place among its choices"):
-        scienceqa.read_samples(whole(tmp_path / "problems.json", {"7": row}))
-
-
-def test_scienceqa_without_knowledge_of_pictures_says_so(tmp_path: Path) -> None:
-    labels = lines(
-        tmp_path / "l.jsonl", [{"question_id": "1", "answer": "A"}, {"question_id": "2", "answer": "B"}]
-    )
-    rows = [{"question_id": n, "text": "A"} for n in ("1", "2")]
-    found = scored("scienceqa", lines(tmp_path / "p.jsonl", rows), labels)
-    assert (found["metric"], found["score"]) == ("accuracy", 50)
-    assert "which questions have a picture is not known" in found["notes"][0]
-
-
 QBENCH = [
     {"question": "How?", "img_path": "a.jpg", "candidates": ["High", "Low"], "correct_ans": "Low", "type": 2},
     {"question": "Is it?", "img_path": "b.jpg", "candidates": ["Yes", "No"], "correct_ans": "No", "type": 0},
@@ -266,3 +212,51 @@ def test_a_type_of_seeds_that_is_no_number_is_named(tmp_path: Path, kind: object
     said = lines(tmp_path / "p.jsonl", [{"question_id": "q7", "prediction": "B"}])
     with pytest.raises(SharecapError, match=r"question q7: question_type_id .* is no number"):
         scored("seed-bench", said, lines(tmp_path / "l.jsonl", rows))
+
+
+def test_a_null_of_qbench_s_is_no_answer_even_where_none_is_an_option(tmp_path: Path) -> None:
+    row = {"question": "?", "img_path": "a.jpg", "candidates": ["Some", "None"], "correct_ans": "None"}
+    path = lines(tmp_path / "p.jsonl", [{**row, "response": None}])
+    found = scored("qbench", path, whole(tmp_path / "dev.json", [row]))
+    assert (found["score"], found["failed"]) == (0, 1)
+
+
+def test_qbench_s_upload_holds_its_labels_and_may_have_no_line_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({**row, "response": "B"}) for row in QBENCH))
+    assert scored("qbench", path)["score"] == 100
+    path.write_text("".join(json.dumps({"img_path": row["img_path"], "response": "B"}) for row in QBENCH))
+    assert scored("qbench", path, whole(tmp_path / "dev.json", QBENCH))["score"] == 100
+    with pytest.raises(SharecapError, match=r"qbench predictions hold no labels.*add --labels"):
+        scored("qbench", path)
+
+
+def test_seed_s_labels_say_themselves_what_is_a_video(tmp_path: Path) -> None:
+    labels = lines(tmp_path / "l.jsonl", [seed("1", data_type="image"), seed("2", "B", data_type="video")])
+    said = lines(tmp_path / "p.jsonl", [{"question_id": n, "prediction": "A"} for n in ("1", "2")])
+    found = scored("seed-bench", said, labels)
+    assert found["sub"] == {"image": 100, "video": 0, "all": 50}
+
+
+def test_seed_s_images_alone_are_scored_where_all_of_them_are_there(tmp_path: Path) -> None:
+    labels = lines(tmp_path / "l.jsonl", [seed("1"), seed("2", "B"), seed("v3")])
+    rows = [{"question_id": n, "prediction": "A"} for n in ("1", "2", "v3")]
+    found = scored("seed-bench", lines(tmp_path / "p.jsonl", rows[:2]), labels)
+    assert (found["sub"], found["n"]) == ({"image": 50}, 2)
+    assert found["notes"] == [
+        "none of the 1 questions about videos has a prediction: images alone are scored"
+    ]
+    for some in (rows[:1], rows[1:], rows[2:]):
+        with pytest.raises(SharecapError, match="items have no prediction"):
+            scored("seed-bench", lines(tmp_path / "p.jsonl", some), labels)
+
+
+def test_labels_in_small_letters_are_letters_and_two_letters_are_none(tmp_path: Path) -> None:
+    said = lines(tmp_path / "p.jsonl", [{"question_id": "1", "prediction": "B"}])
+    assert scored("seed-bench", said, lines(tmp_path / "l.jsonl", [seed("1", "b")]))["score"] == 100
+    with pytest.raises(SharecapError, match="the answer 'AB' is no option's letter"):
+        scored("seed-bench", said, lines(tmp_path / "l.jsonl", [seed("1", "AB")]))
+    header = ["index", "question", "A", "B", "answer", "prediction"]
+    assert (
+        scored("mmbench", sheet(tmp_path / "p.xlsx", [header, [1, "?", "x", "y", "b", "B"]]))["score"] == 100
+    )

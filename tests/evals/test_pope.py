@@ -1,5 +1,6 @@
 """POPE: garbage counts as yes and is shown, the yes-ratio is the answers', releases never mix."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,60 @@ def test_one_split_is_picked_out_by_the_question_file(tmp_path: Path) -> None:
     said[0]["question_id"] = 99
     with pytest.raises(SharecapError, match="no question 99 in the question file"):
         scored("pope", lines(tmp_path / "a.jsonl", said), only)
+
+
+@pytest.mark.parametrize("name", ["response", "answer"])
+def test_answers_may_stand_beside_the_questions_of_the_label_file(tmp_path: Path, name: str) -> None:
+    place = labels(tmp_path / "l")
+    rows = [json.loads(line) for line in place.read_text().splitlines()]
+    said = lines(
+        tmp_path / "a", [{**row, name: text} for row, text in zip(rows, ("yes", "no") * 2, strict=True)]
+    )
+    found = scored("pope", said, place)
+    assert (found["score"], found["failed"]) == (1, 0)
+    lines(tmp_path / "a", [{**row, name: "yes"} for row in rows[::-1]])
+    with pytest.raises(SharecapError, match="answer 1 of random is to 'Is there a random 3"):
+        scored("pope", tmp_path / "a", place)
+
+
+def test_a_truth_beside_llava_s_answer_is_never_taken_for_it(tmp_path: Path) -> None:
+    said = answers(tmp_path / "a", ["no"] * 4, answer="yes")
+    assert scored("pope", said, labels(tmp_path / "l"))["sub"]["random: yes_ratio"] == 0
+
+
+def test_a_label_file_is_no_file_of_answers(tmp_path: Path) -> None:
+    place = labels(tmp_path / "l")
+    with pytest.raises(SharecapError, match="row 1 of random holds its question"):
+        scored("pope", place, place)
+
+
+def test_a_null_is_an_empty_answer_which_the_rule_takes_for_yes(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Is there a random {i}?", "text": None} for i in range(4)]
+    found = scored("pope", lines(tmp_path / "a", rows), labels(tmp_path / "l"))
+    assert (found["sub"]["random: yes_ratio"], found["failed"]) == (1, 4)
+
+
+def test_labels_may_have_capitals_and_be_lines(tmp_path: Path) -> None:
+    place = labels(tmp_path / "l")
+    text = place.read_text().replace('"yes"', '"Yes"').replace('"no"', '"No"')
+    place.unlink()
+    (tmp_path / "l" / "coco_pope_random.jsonl").write_text(text)
+    said = answers(tmp_path / "a", ["yes", "no"] * 2)
+    for at in (tmp_path / "l", tmp_path / "l" / "coco_pope_random.jsonl"):
+        assert scored("pope", said, at)["score"] == 1
+
+
+@pytest.mark.parametrize("at", ["pope", "pope/coco"])
+def test_llava_s_folders_are_labels(tmp_path: Path, at: str) -> None:
+    """Its question file lies above the label files, which here ask the same in two splits."""
+    place = tmp_path / "pope" / "coco"
+    place.mkdir(parents=True)
+    rows = [{"image": "1.jpg", "text": "Is it?", "label": label} for label in ("yes", "no")]
+    for split in ("adversarial", "popular"):
+        lines(place / f"coco_pope_{split}.json", rows)
+    asked = [{"question_id": i, "category": ("popular", "adversarial")[i // 2]} for i in range(4)]
+    lines(tmp_path / "pope" / "llava_pope_test.jsonl", asked)
+    texts = ("yes", "no", "yes", "yes")
+    said = [{"question_id": i, "prompt": "Is it?", "text": text} for i, text in enumerate(texts)]
+    found = scored("pope", lines(tmp_path / "a.jsonl", said), tmp_path / at)
+    assert (found["sub"]["popular: f1"], found["sub"]["adversarial: acc"]) == (1, 0.5)

@@ -256,3 +256,52 @@ def test_of_several_question_files_that_of_the_annotations_split_is_taken(tmp_pa
     assert (sample.id, sample.question) == ("2", "val2014")
     with pytest.raises(SharecapError, match="2 files with 'annotation' in their name"):
         ten_answers.read_samples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "OCR tokens: WHAT, 0. Question: What 1? Short answer:",
+        "OCR tokens: a\nb. Question: What\n1? Short answer: ",
+        "Reference OCR token: x, y\nWhat 1?\nAnswer the question using a single word or phrase.",
+        "What 1?\nReference OCR token: x, y\nAnswer the question using a single word or phrase.",
+    ],
+)
+def test_the_question_is_found_in_every_prompt_of_llava_s(tmp_path: Path, prompt: str) -> None:
+    data = benchmark(tmp_path / "d", ["red", "blue"])
+    if "What\n1" in prompt:
+        file = data / "v2_questions.json"
+        file.write_text(file.read_text().replace("What 1?", "What\\n1?"))
+    rows = [{"question_id": "1", "prompt": prompt, "text": "blue"}]
+    path = predictions(tmp_path / "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert textvqa.read_predictions(path, data)[1] == {"11": "blue"}
+
+
+def test_annotations_without_pictures_are_scored_question_by_question(tmp_path: Path) -> None:
+    people = [{"question_id": i, "answers": [{"answer": "red"}] * 10} for i in range(2)]
+    labels = predictions(tmp_path / "annotations.json", {"annotations": people})
+    path = predictions(tmp_path / "p.json", [{"question_id": i, "answer": "red"} for i in range(2)])
+    records = grade(*vqav2.read_predictions(path, labels), path)
+    assert [r.score for r in records] == [1, 1]
+    assert len({r.cluster for r in records}) == 2
+    benchmark(tmp_path / "d", ["red"])
+    file = tmp_path / "d" / "v2_questions.json"
+    file.write_text(file.read_text().replace('"image_id": 0, ', ""))
+    assert [s.question for s in ten_answers.read_samples(tmp_path / "d")] == ["What 0?"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "people", "score"),
+    [
+        ("m4c", ["?"] * 10, 1), ("m4c", ["?"] * 3 + ["red"] * 7, 0.9), ("server", ["?"] * 10, 0),
+        ("server", ["?"] * 9 + ["red"], 1), ("server-raw", [""] * 10, 1), ("m4c", ["0"] * 10, 0),
+    ],
+)  # fmt: skip
+def test_no_answer_is_that_of_people_whose_answer_is_normalised_to_nothing(
+    tmp_path: Path, rule: str, people: list[str], score: float
+) -> None:
+    rows = [{"question_id": 1, "image_id": 1, "answers": [{"answer": answer} for answer in people]}]
+    labels = predictions(tmp_path / "annotations.json", {"annotations": rows})
+    path = predictions(tmp_path / "p.json", [{"question_id": 1, "answer": ""}])
+    (record,) = grade(*vqav2.read_predictions(path, labels, rule), path)
+    assert record.score == pytest.approx(score)

@@ -112,7 +112,7 @@ def _options(row: Row, name: str, where: Path) -> tuple[dict[str, str], str]:
     else:
         named = {o: row.get(o, row.get(f"choice_{o.lower()}")) for o in LETTERS}
         options = {letter: str(text) for letter, text in named.items() if text not in (None, "")}
-        right = str(row["answer"]).strip()
+        right = str(row["answer"]).strip().upper()
     if right not in options:
         what = f"item {name}: the answer {str(row['answer'])!r} is none of the options {'/'.join(options)}"
         raise SharecapError(what, where=where)

@@ -65,6 +65,11 @@ def only(directory: Path, pattern: str) -> Path:
     return found[0]
 
 
+def within(place: Path, pattern: str) -> Path:
+    """The file itself, or the one in this directory that the pattern fits."""
+    return only(place, pattern) if place.is_dir() else place
+
+
 def read_rows(path: Path) -> list[Row]:
     """Rows of a table (`.xlsx`, `.tsv`, `.csv`, `.parquet`), JSON list, JSON lines, or log of lmms-eval."""
     if path.suffix.lower() in TABLES:
@@ -78,8 +83,7 @@ def read_rows(path: Path) -> list[Row]:
             if not isinstance(row, dict):
                 raise SharecapError(f"entry {number} is not a JSON object", where=path)
         return list(rows)
-    numbered = enumerate(text.split("\n"), 1)
-    return [_flat(_parsed(line, number, path)) for number, line in numbered if line.strip()]
+    return [_flat(row) for row in _objects(text, path)]
 
 
 def _columns(path: Path) -> list[Row]:
@@ -103,15 +107,45 @@ def read_whole(path: Path) -> Any:
     return [value] if only_line else value
 
 
-def _parsed(line: str, number: int, where: Path) -> Row:
+def _objects(text: str, where: Path) -> list[Row]:
+    """The objects of JSON lines; also where one takes several lines, or a line holds several."""
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
-        row = _loaded(line)
+        return [row for number, line in numbered for row in _parsed(line, number, where)]
+    except SharecapError as by_line:
+        try:
+            return _parsed(text, 1, where)
+        except SharecapError:
+            raise by_line from None  # it names the line
+
+
+def _parsed(text: str, number: int, where: Path) -> list[Row]:
+    try:
+        rows = _values(text)
     except ValueError as error:
         what = f"line {number} is not JSON ({error})"
         raise SharecapError(what, where=where, todo="a half-written file can't be scored") from None
-    if not isinstance(row, dict):
+    if not all(isinstance(row, dict) for row in rows):
         raise SharecapError(f"line {number} is not a JSON object", where=where)
-    return row
+    return rows
+
+
+def _values(text: str) -> list[Any]:
+    """Values one after the other, as calls of `json.dump` leave them without line breaks."""
+    try:
+        return [_loaded(text)]
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        _, end = decoder.raw_decode(text, at)
+        found.append(_loaded(text[at:end]))
+        at = end
+    return found
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
@@ -120,7 +154,7 @@ def read_table(path: Path) -> Iterator[dict[str, str]]:
         rows = _spreadsheet(path)
     else:
         rows = _separated(path, "," if path.suffix.lower() == ".csv" else "\t")
-    header = next(rows, [])
+    header = _header(next(rows, []))
     for number, cells in enumerate(rows, 2):
         if any(cells[len(header) :]):
             what = f"row {number} has {len(cells)} columns, the header {len(header)}"
@@ -129,6 +163,19 @@ def read_table(path: Path) -> Iterator[dict[str, str]]:
         row = {k: "" if v == "nan" else v for k, v in zip(header, padded, strict=False)}
         if any(row.values()):
             yield row
+
+
+COLUMNS = (*IDS, *TEXTS, "question", "hint", "answer", "category", "image")
+"""Those of tables that readers ask for by name."""
+
+
+def _header(names: list[str]) -> list[str]:
+    """Known columns in our spelling, however they are capitalised; the options' letters stay as they are."""
+    ours = {name.lower(): name for name in COLUMNS}
+    plain = [name.strip().lower() for name in names]
+    return [
+        ours.get(low, name) if plain.count(low) == 1 else name for name, low in zip(names, plain, strict=True)
+    ]
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[list[str]]:

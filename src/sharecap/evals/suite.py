@@ -89,6 +89,7 @@ _LABELS_INSIDE: Mapping[str, Callable[[Path, Path | None], Predictions]] = {
     "mmbench": mmbench.read_predictions,
     "mmbench-cn": mmbench.read_chinese,
     "mm-vet": mm_vet.read_predictions,
+    "qbench": qbench.read_predictions,
     "scienceqa": scienceqa.read_predictions,
     "mmstar": mmstar.read_predictions,
     "coco-caption": coco_caption.read_predictions,
@@ -98,7 +99,6 @@ _LABELS_INSIDE: Mapping[str, Callable[[Path, Path | None], Predictions]] = {
 _LABELS_BESIDE: Mapping[str, Callable[[Path, Path], Predictions]] = {
     "seed-bench": seed_bench.read_predictions,
     seed_bench.RANKING: seed_bench.read_ranked,
-    "qbench": qbench.read_predictions,
     "gqa": gqa.read_predictions,
     "pope": pope.read_predictions,
     "chair": chair.read_predictions,

@@ -35,7 +35,8 @@ def task(name: str, samples: Sequence[Sample], prompt: Callable[[Sample], str], 
     parse, accuracy = RULES[rule]
 
     def score(sample: Sample, parsed: str | None) -> float:
-        return 0.0 if parsed is None else accuracy(parsed, sample.reference)
+        # Some people's answers are normalised to nothing too, and then no answer is theirs.
+        return accuracy(parse("") if parsed is None else parsed, sample.reference)
 
     def answer(_: Sample, raw: str) -> str | None:
         return parse(raw) if raw.strip() else None
@@ -55,12 +56,11 @@ def read_samples(labels: Path, find: Find = nowhere) -> list[Sample]:
     if isinstance(content, list):
         return _by_image(content, path, find)
     if isinstance(content, dict) and "data" in content:
-        rows = _rows(content, "data", ("question_id", "image_id", "question", "answers"), path)
+        rows = _rows(content, "data", ("question_id", "question", "answers"), path)
         return [_sample(row, row, find) for row in rows]
     annotations = _rows(content, "annotations", ("question_id", "answers"), path)
     questions = _questions(path, content.get("data_subtype"), alone=labels.is_dir())
     if not questions:
-        need(annotations, ["image_id"], path)
         return [_sample({"question": "", **row}, row, find) for row in annotations]
     answered = {row["question_id"]: row for row in annotations}
     missing = [row["question_id"] for row in questions if row["question_id"] not in answered]
@@ -82,7 +82,7 @@ def _questions(annotations: Path, split: Any, *, alone: bool) -> list[Row]:
     if len(contents) > 1 or len(files) > len(contents) == 0:
         what = f"{len(files)} files with 'question' in their name, expected one"
         raise SharecapError(what, where=annotations.parent, todo="keep the files of one split")
-    needed = ("question_id", "image_id", "question")
+    needed = ("question_id", "question")
     return [row for file, content in contents.items() for row in _rows(content, "questions", needed, file)]
 
 
@@ -116,8 +116,8 @@ def _sample(question: Row, annotation: Row, find: Find) -> Sample:
     names = ("question_type", "answer_type")
     return Sample(
         id=str(question["question_id"]),
-        images=find(question["image_id"]),
-        image_name=str(question["image_id"]),
+        images=find(question.get("image_id", "")),
+        image_name=str(question.get("image_id", "")),
         question=question["question"],
         reference=_people(annotation),
         kind=annotation.get("question_type", ""),
@@ -177,6 +177,8 @@ def read_answers(path: Path, samples: Sequence[Sample]) -> dict[str, str]:
 
 def _question(prompt: str) -> str:
     """The question in a prompt of LLaVA's, which has OCR tokens before or after it."""
+    if told := re.match(r"OCR tokens: .*?Question: (.*?) Short answer:", prompt, re.DOTALL):
+        return told[1]
     lines = [line for line in prompt.split("\n") if not line.startswith(("Reference OCR token", "<image>"))]
     return lines[0] if lines else ""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sharecap.captions.objects import Vocabulary, objects_file, read_objects, read_vocabulary
 from sharecap.errors import SharecapError
-from sharecap.evals.benchmarks.coco_caption import captions_of, part_of
-from sharecap.evals.files import read_rows
+from sharecap.evals.benchmarks.coco_caption import captions_of, image_number, part_of
+from sharecap.evals.files import Row, read_rows
 from sharecap.evals.task import Measures, Record, Sample, Task, mean_of, ratio_of
 
 CAPTION = "Generate a short caption of the image."
@@ -21,18 +21,25 @@ CAPTION = "Generate a short caption of the image."
 def task(samples: Sequence[Sample], vocabulary: Vocabulary) -> Task:
     """CHAIR over these samples."""
 
-    def parse(_: Sample, raw: str) -> str | None:
-        return json.dumps(vocabulary.objects(raw)) if raw.strip() else None
+    def parse(_: Sample, raw: str) -> str:
+        return json.dumps(vocabulary.objects(raw))  # an empty caption mentions none, and counts
 
     return Task("chair", samples, prompt, 512, parse, score, measure)
 
 
 def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
-    """Rows of `image_id` and `caption` (or `text`), against a directory with objects and vocabulary."""
+    """Rows of `image_id` and `caption` (or `text`), against a directory with objects and vocabulary.
+
+    Also the original's own form, `imgToEval`: captions by image.
+    """
     directory = labels if labels.is_dir() else labels.parent
-    objects = read_objects(objects_file(labels))
-    rows = read_rows(path)
+    objects = {image_number(name): there for name, there in read_objects(objects_file(labels)).items()}
+    rows = _rows(path)
     answers = captions_of(rows, path)
+    missing = sum(row.get("caption", row.get("text")) is None for row in rows)
+    if missing:
+        what = f"{missing:,} of {len(rows):,} images have no caption"
+        raise SharecapError(what, where=path, todo="caption them; an empty text is a caption, a null is none")
     unknown = [name for name in answers if name not in objects]
     if unknown:
         what = f"{len(unknown):,} of {len(rows):,} images are not among the labels (first: {unknown[0]})"
@@ -40,6 +47,13 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
     samples = [_sample(name, objects) for name in answers]
     found = task(samples, read_vocabulary(directory))
     return replace(found, notes=part_of(len(samples), len(objects))), answers
+
+
+def _rows(path: Path) -> list[Row]:
+    rows = read_rows(path)
+    if len(rows) == 1 and isinstance(rows[0].get("imgToEval"), dict):
+        return [{"image_id": image, **row} for image, row in rows[0]["imgToEval"].items()]
+    return rows
 
 
 def _sample(image: str, objects: Mapping[str, Iterable[str]]) -> Sample:
@@ -61,15 +75,11 @@ def prompt(_: Sample) -> str:
 
 def score(sample: Sample, parsed: str | None) -> float:
     """1 for a caption without a wrong object."""
-    return float(parsed is not None and set(json.loads(parsed)) <= set(sample.reference))
+    return float(set(json.loads(parsed or "[]")) <= set(sample.reference))
 
 
 def measure(records: Sequence[Record]) -> Measures:
     """CHAIRi (lower is better), CHAIRs, recall and the captions' length."""
-    empty = sum(record.parsed is None for record in records)
-    if empty:
-        why = f"{empty:,} of {len(records):,} images have no caption"
-        return Measures("CHAIRi", 1.0, {}, withheld=why, unparsed="leave no score", higher_is_better=False)
     named = [(r.cluster, json.loads(r.parsed or "[]"), set(r.reference)) for r in records]
     wrong = [(c, float(sum(w not in there for w in words)), float(len(words))) for c, words, there in named]
     if not any(mentions for _, _, mentions in wrong):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import Row, id_of, need, read_json, read_whole, text_of
+from sharecap.evals.files import Row, id_of, need, read_json, read_whole, text_of, within
 from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of
 
 FULL_MARKS = 10.0
@@ -30,7 +30,7 @@ def task(samples: Sequence[Sample]) -> Task:
 def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
     """The official list of `image_id`, `caption`, and the annotation file; or both in one: `res`, `gts`."""
     content = read_whole(path)
-    people = read_people(labels or path)
+    people = read_people(within(labels, "*.json") if labels else path)
     rows = _flat(content["res"]) if isinstance(content, dict) and "res" in content else content
     if not isinstance(rows, list):
         raise SharecapError("expected a list of image_id, caption", where=path)
@@ -50,12 +50,16 @@ def captions_of(rows: Sequence[Row], where: Path) -> dict[str, str]:
     need(rows, ["image_id|question_id", "caption|text"], where)
     found = []
     for row in rows:
-        name = id_of(row, ("image_id", "question_id"))
-        number = re.fullmatch(r"COCO_\w+_(\d+)(?:\.\w+)?", name)
         caption = row["caption"] if "caption" in row else row["text"]
-        found.append((str(int(number[1])) if number else name, text_of(caption)))
+        found.append((image_number(id_of(row, ("image_id", "question_id"))), text_of(caption)))
     check_unique((name for name, _ in found), where)
     return dict(found)
+
+
+def image_number(name: str) -> str:
+    """The number in the name of COCO's file, in all its forms; another name as it is."""
+    number = re.fullmatch(r"(?:COCO_\w+_)?(\d+)(?:\.(?:jpe?g|png))?", name)
+    return str(int(number[1])) if number else name
 
 
 def part_of(scored: int, labelled: int) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ def read_people(path: Path) -> dict[str, list[str]]:
     need(rows, ["image_id", "caption"], path)
     found: dict[str, list[str]] = {}
     for row in rows:
-        found.setdefault(id_of(row, ("image_id",)), []).append(str(row["caption"]))
+        found.setdefault(image_number(id_of(row, ("image_id",))), []).append(str(row["caption"]))
     return found
 
 

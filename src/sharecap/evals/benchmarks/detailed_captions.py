@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import Row, answers_of, id_of, need, only, read_rows
+from sharecap.evals.files import Row, answers_of, id_of, need, only, read_rows, within
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import Measures, Record, Sample, Task, check_unique, mean_of
 
@@ -62,16 +62,12 @@ def _sample(row: Row, find: Find, where: Path) -> Sample:
 
 def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
     """Rows of `id` (or `image_id`, `question_id`, `image`) and `caption` (or `text`)."""
-    return task(read_samples(_file(labels))), read_answers(path)
+    return task(read_samples(within(labels, "*.jsonl"))), read_answers(path)
 
 
 def read_answers(path: Path) -> dict[str, str]:
     """Captions by their sample."""
     return answers_of(read_rows(path), path, ids=IDS, texts=TEXTS)
-
-
-def _file(labels: Path) -> Path:
-    return only(labels, "*.jsonl") if labels.is_dir() else labels
 
 
 def prompt(sample: Sample) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import TEXTS, answers_of, only, read_json, read_rows
+from sharecap.evals.files import TEXTS, answers_of, only, read_json, read_rows, within
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import SHORT_ANSWER, Measures, Record, Sample, Task, by_label, item_mean
+
+QUESTIONS = "*questions.json"
 
 
 def task(samples: Sequence[Sample]) -> Task:
@@ -19,21 +21,22 @@ def task(samples: Sequence[Sample]) -> Task:
 
 def read_tasks(directory: Path) -> list[Task]:
     """The official questions of one split, with images/."""
-    return [task(read_samples(only(directory, "*questions.json"), below(directory, ("images", "."))))]
+    path, find = only(directory, QUESTIONS), below(directory, ("images", "."))
+    return [task(read_samples(path, find, ("question", "answer")))]
 
 
-def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
+def read_samples(path: Path, find: Find = nowhere, needed: Sequence[str] = ("answer",)) -> list[Sample]:
     """The official questions, e.g. `testdev_balanced_questions.json`."""
     content = read_json(path)
     rows = content.items() if isinstance(content, dict) else ()
-    if not rows or not all(isinstance(row, dict) and row.keys() >= {"question", "answer"} for _, row in rows):
-        raise SharecapError("expected questions by id, with question and answer", where=path)
+    if not rows or not all(isinstance(row, dict) and row.keys() >= set(needed) for _, row in rows):
+        raise SharecapError(f"expected questions by id, with {' and '.join(needed)}", where=path)
     return [
         Sample(
             id=name,
             images=find(row.get("imageId", "")),
             image_name=str(row.get("imageId", "")),
-            question=row["question"],
+            question=row.get("question", ""),
             reference=row["answer"],
             kind=(row.get("types") or {}).get("structural", ""),
             group=name,
@@ -45,7 +48,8 @@ def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
 
 def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
     """The official list of `questionId`, `prediction`, or LLaVA's JSON lines."""
-    return task(read_samples(labels)), answers_of(read_rows(path), path, texts=(*TEXTS, "answer"))
+    samples = read_samples(within(labels, QUESTIONS))
+    return task(samples), answers_of(read_rows(path), path, texts=(*TEXTS, "answer"))
 
 
 def prompt(sample: Sample) -> str:

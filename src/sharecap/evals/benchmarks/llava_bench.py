@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import Row, id_of, need, read_json, read_rows
+from sharecap.evals.files import Row, id_of, need, read_json, read_rows, read_text, text_of
 from sharecap.evals.pictures import below
 from sharecap.evals.task import Judging, Measures, Record, Sample, Task, by_label, check_unique, ratio_of
 from sharecap.statistics import Score
@@ -46,7 +46,7 @@ def task(samples: Sequence[Sample], judging: Judging | None = None, notes: tuple
 def read_tasks(directory: Path) -> list[Task]:
     """`questions.jsonl`, `context.jsonl`, `answers_gpt4.jsonl` with images/; `rule.json` if it is there."""
     find = below(directory, ("images", "."))
-    questions = _questions(directory)
+    questions = _questions(directory, ("question_id", "text", "image"))
     contexts = _texts_of(directory / "context.jsonl", "image", "caption")
     answers = _texts_of(directory / "answers_gpt4.jsonl", "question_id", "text")
     samples = []
@@ -56,7 +56,7 @@ def read_tasks(directory: Path) -> list[Task]:
             if key not in known:
                 raise SharecapError(f"nothing for question {name}", where=directory / f"{file}.jsonl")
         reference = {"context": contexts[str(row["image"])], "answer": answers[name]}
-        sample = _sample(f"{name}#1", name, row, row)
+        sample = _sample(f"{name}#1", name, str(row["category"]), row)
         samples.append(replace(sample, images=find(row["image"]), reference=reference))
     rules = _rules(directory / "rule.json")
     words = json.dumps([SYSTEM, rules or RULE], sort_keys=True)
@@ -97,12 +97,14 @@ def read_predictions(paths: Sequence[Path], labels: Path | None) -> tuple[Task, 
     samples, answers = [], {}
     for run, file in enumerate(files, 1):
         rows = read_rows(file)
-        need(rows, ["question_id", "category", "content|tuple"], file)
+        need(rows, ["question_id", "content|tuple"], file)
         check_unique((id_of(row, ("question_id",)) for row in rows), file)
         _check_complete({id_of(row, ("question_id",)) for row in rows}, known, file)
         for row in rows:
             name = id_of(row, ("question_id",))
-            sample = _sample(f"{name}#{run}", name, row, known.get(name, {}))
+            question = known.get(name, {})
+            category = row.get("category") or question.get("category") or ""
+            sample = _sample(f"{name}#{run}", name, str(category), question)
             samples.append(replace(sample, labels={**sample.labels, "run": str(run)}))
             answers[f"{name}#{run}"] = _text(row)
     counts = {sum(s.labels["run"] == str(run) for s in samples) for run in range(1, len(files) + 1)}
@@ -114,16 +116,17 @@ def read_predictions(paths: Sequence[Path], labels: Path | None) -> tuple[Task, 
 def _reviews(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = [p for p in sorted(path.glob("*.jsonl")) if '"tuple"' in p.read_text(encoding="utf-8")[:100_000]]
+    files = [p for p in sorted(path.glob("*.json*")) if p.suffix in (".json", ".jsonl")]
+    files = [p for p in files if '"tuple"' in read_text(p)[:100_000]]
     if not files:
         raise SharecapError("no review files", where=path, todo="expected JSON lines with content and tuple")
     return files
 
 
-def _questions(path: Path) -> dict[str, Row]:
+def _questions(path: Path, needed: Sequence[str] = ("question_id",)) -> dict[str, Row]:
     file = path / "questions.jsonl" if path.is_dir() else path
     rows = read_rows(file)
-    need(rows, ["question_id", "text", "image"], file)
+    need(rows, needed, file)
     check_unique((id_of(row) for row in rows), file)
     return {id_of(row): row for row in rows}
 
@@ -141,21 +144,27 @@ def _check_complete(found: set[str], known: Mapping[str, Row], where: Path) -> N
 
 
 def _text(row: Row) -> str:
-    """The judge's words; its recorded pair where they were not kept."""
-    return str(row["content"]) if "content" in row else " ".join(map(str, row["tuple"]))
+    """The recorded pair, which is what the authors average; the judge's words where there is none.
+
+    A failed review is recorded as (-1, -1), or as what is no pair at all: neither is read as two scores.
+    """
+    if "tuple" not in row:
+        return text_of(row["content"])
+    return " ".join(map(str, row["tuple"])) if isinstance(row["tuple"], list) else ""
 
 
-def _sample(one: str, name: str, row: Row, question: Mapping[str, Any]) -> Sample:
+def _sample(one: str, name: str, category: str, question: Mapping[str, Any]) -> Sample:
     """Question `name`, in the first run of the judge; `one` is what this run of it is called."""
+    kind = category.removeprefix(CATEGORY)
     return Sample(
         id=one,
         images=(),
         image_name=str(question.get("image", "")),
         question=str(question.get("text", "")),
         reference=None,
-        kind=str(row["category"]).removeprefix(CATEGORY),
+        kind=kind,
         group=name,
-        labels={"category": str(row["category"]).removeprefix(CATEGORY), "run": "1"},
+        labels={"run": "1"} | ({"category": kind} if kind else {}),
     )
 
 
@@ -183,15 +192,18 @@ def measure(records: Sequence[Record]) -> Measures:
     questions = len({record.group for record in records})
     failed = sum(record.parsed is None for record in records)
     if failed:
-        why = f"{failed:,} of {len(records):,} reviews have no two scores in their first line"
+        why = f"{failed:,} of {len(records):,} reviews have no two scores that can be read"
         return Measures("all", 100.0, {}, items=questions, withheld=why, unparsed="leave no score")
     scores = {"all": _relative(records)}
-    categories = by_label(records, "category")
+    named = all("category" in record.labels for record in records)
+    categories = by_label(records, "category") if named else {}
     scores |= {name: _relative(some) for name, some in categories.items()}
     printed = {name: _printed(some) for name, some in (("all", records), *categories.items())}
     runs = by_label(records, "run")
     notes = [f"mean of {len(runs)} runs of the judge"] if len(runs) > 1 else []
     notes += [f"run {run}: {_printed(some)}" for run, some in runs.items() if len(runs) > 1]
+    if not named:
+        notes.append("no categories given: the score is over all")
     if not any(r.images for r in records):
         notes.append("no question file given: intervals take every question for an image of its own")
     unparsed = "leave no score"

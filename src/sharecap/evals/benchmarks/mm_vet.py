@@ -7,17 +7,18 @@ and there is no score.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import answers_of, only, read_json, read_rows, read_text
+from sharecap.evals.files import answers_of, only, read_json, read_rows, read_text, text_of, within
 from sharecap.evals.pictures import below
 from sharecap.evals.task import Judging, Measures, Record, Sample, Task, by_label, item_mean
 
 ITEMS = 218
+ASKED = ("answer", "capability", "imagename", "question")
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 _GRADE = re.compile(r"\s*([01](?:\.\d+)?)(?:\s|\Z)")
 
@@ -48,7 +49,7 @@ def read_tasks(directory: Path) -> list[Task]:
     find = below(directory, ("images", "."))
     samples = [
         replace(_sample(name, 1, row), images=find(row["imagename"]))
-        for name, row in read_labels(only(directory, "*.json")).items()
+        for name, row in read_labels(only(directory, "*.json"), ASKED).items()
     ]
     own = directory / "judge.txt"
     table = read_text(own) if own.exists() else TABLE
@@ -68,14 +69,13 @@ def _asked(table: str, sample: Sample, answer: str) -> str:
     return f"{table.rstrip()}\n{' | '.join(row)} | "
 
 
-def read_labels(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def read_labels(path: Path, needed: Sequence[str] = ("capability",)) -> Mapping[str, Mapping[str, Any]]:
     """The official `mm-vet.json`, by question."""
     content = read_json(path)
-    needed = {"imagename", "question", "answer", "capability"}
     if not isinstance(content, dict) or not all(
-        isinstance(row, dict) and row.keys() >= needed for row in content.values()
+        isinstance(row, dict) and row.keys() >= set(needed) for row in content.values()
     ):
-        todo = f"expected mm-vet.json: questions by id, with {', '.join(sorted(needed))}"
+        todo = f"expected mm-vet.json: questions by id, with {', '.join(needed)}"
         raise SharecapError("not MM-Vet's questions", where=path, todo=todo)
     return content
 
@@ -83,18 +83,17 @@ def read_labels(path: Path) -> Mapping[str, Mapping[str, Any]]:
 def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
     """Grades as the official scorer keeps them: `{"v1_0": {"content": ["0.5"], "score": [0.5]}}`."""
     grades = read_json(path)
-    if not isinstance(grades, dict) or not all(isinstance(g, dict) and "score" in g for g in grades.values()):
+    if not isinstance(grades, dict) or not all(map(_is_grade, grades.values())):
         raise SharecapError(
             "not a file of MM-Vet grades", where=path, todo="expected score lists by question"
         )
-    known = read_labels(labels) if labels else {}
+    marks = {name: _marks(grade) for name, grade in grades.items()}
+    known = read_labels(within(labels, "*.json")) if labels else {}
     wanted = list(known) or list(grades)
-    runs = max((len(grade["score"]) for grade in grades.values()), default=0)
+    runs = max((len(kept) for grade in grades.values() for kept in _kept(grade)), default=0)
     samples = [_sample(name, run, known.get(name, {})) for run in range(1, runs + 1) for name in wanted]
-    answers = {
-        f"{name}#{run}": text for name, grade in grades.items() for run, text in enumerate(_texts(grade), 1)
-    }
-    short = [name for name in wanted if name in grades and len(_texts(grades[name])) != runs]
+    answers = {f"{name}#{run}": mark for name, some in marks.items() for run, mark in enumerate(some, 1)}
+    short = [name for name in wanted if name in marks and len(marks[name]) != runs]
     if short:
         what = f"{len(short)} questions have fewer grades than the {runs} runs (first: {short[0]})"
         raise SharecapError(what, where=path, todo="grade them, and score again")
@@ -110,9 +109,21 @@ def upload(predictions: Path) -> dict[str, str]:
     return {f"v1_{name}" if name.isdigit() else name: text for name, text in answers.items()}
 
 
-def _texts(grade: Mapping[str, Any]) -> list[str]:
-    """The judge's words of every run; its recorded score where the words were not kept."""
-    return [str(text) for text in grade.get("content") or grade["score"]]
+def _is_grade(grade: Any) -> bool:
+    """Whether it holds numbers by run, or words of which none were made."""
+    if not isinstance(grade, dict) or not grade.keys() & {"score", "content"}:
+        return False
+    return grade.get("score") is None or isinstance(grade["score"], list)
+
+
+def _marks(grade: Mapping[str, Any]) -> list[str]:
+    """The recorded number of every run, which is what the authors average; the judge's words if none is."""
+    return [text_of(mark) for mark in next(_kept(grade), ())]
+
+
+def _kept(grade: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """The lists by run that hold something: numbers, and words of which numbers were made."""
+    return (grade[key] for key in ("score", "content") if isinstance(grade.get(key), list) and grade[key])
 
 
 def _sample(name: str, run: int, row: Mapping[str, Any]) -> Sample:

@@ -28,6 +28,7 @@ COPY = 1_000_000
 """Copy k of a question has index + k x COPY."""
 LETTERS = "ABCD"
 OPTION_LETTER_CN = "请直接回答选项字母。"
+SCORED = ("index", "A", "B", "answer")
 LABELS = ("category", "l2-category")
 TEXTS = ("prediction", "text")
 
@@ -43,7 +44,7 @@ def read_tasks(directory: Path) -> list[Task]:
     files = sorted(directory.glob("*.tsv"))
     if not files:
         raise SharecapError("no MMBench table", where=directory, todo="expected a .tsv file")
-    tasks = [task(read_samples(file), chinese=is_chinese(file)) for file in files]
+    tasks = [task(read_samples(file, ("question", *SCORED)), chinese=is_chinese(file)) for file in files]
     for file, found in zip(files, tasks, strict=True):
         for sample in found.samples:
             if not sample.images:
@@ -58,9 +59,9 @@ def is_chinese(file: Path) -> bool:
     return "cn" in re.split(r"[_\-.]", file.stem.lower())
 
 
-def read_samples(path: Path) -> list[Sample]:
+def read_samples(path: Path, needed: Sequence[str] = SCORED) -> list[Sample]:
     """The questions of an official table (`.tsv`, or `.xlsx` without images)."""
-    rows = list(_table(path))
+    rows = list(_table(path, needed))
     check_unique((row["index"] for row in rows), path)
     images = {row["index"]: row["image"] for row in rows if row.get("image")}
     # Rolled copies repeat their image: one object for each, decoded once.
@@ -73,7 +74,8 @@ def _sample(
 ) -> Sample:
     index = row["index"]
     options = {letter: row[letter] for letter in LETTERS if row.get(letter)}
-    if row["answer"] not in options:
+    answer = row["answer"].strip().upper()
+    if answer not in options:
         what = f"row {index}: the answer {row['answer']!r} is none of the options {'/'.join(options)}"
         raise SharecapError(what, where=where, todo="a table without answers (test split) can't be scored")
     code = row.get("image", "")
@@ -86,8 +88,8 @@ def _sample(
         id=index,
         images=(decoded[code],) if code else (),
         image_name=group,
-        question=shown(row["question"], options, row.get("hint", "")),
-        reference={"answer": row["answer"], "options": options},
+        question=shown(row.get("question", ""), options, row.get("hint", "")),
+        reference={"answer": answer, "options": options},
         kind=row.get("category", ""),
         group=group,
         labels={name: row[name] for name in LABELS if row.get(name)},
@@ -104,7 +106,16 @@ def read_predictions(
             "these predictions hold no labels", where=path, todo="add --labels with the table"
         )
     answers = {_index(name, path): text for name, text in answers_of(rows, path, texts=TEXTS).items()}
-    return task(read_samples(labels or path), chinese=chinese), answers
+    table = _table_in(labels, chinese=chinese) if labels and labels.is_dir() else labels or path
+    return task(read_samples(table), chinese=chinese), answers
+
+
+def _table_in(directory: Path, *, chinese: bool) -> Path:
+    files = [file for file in sorted(directory.glob("*.tsv")) if is_chinese(file) == chinese]
+    if len(files) != 1:
+        what = f"{len(files)} tables (.tsv) in {'Chinese' if chinese else 'English'}, expected one"
+        raise SharecapError(what, where=directory, todo="name the file itself")
+    return files[0]
 
 
 def read_chinese(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
@@ -112,8 +123,7 @@ def read_chinese(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]
     return read_predictions(path, labels, chinese=True)
 
 
-def _table(path: Path) -> Iterator[dict[str, str]]:
-    needed = ("index", "question", "A", "B", "answer")
+def _table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
     found = 0
     for found, row in enumerate(read_table(path), 1):
         need([row], needed, path)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from sharecap.errors import SharecapError, UsageError
-from sharecap.evals.files import Row, need, read_rows, read_text
+from sharecap.evals.files import Row, need, read_rows, read_text, text_of
 from sharecap.evals.task import (
     SHORT_ANSWER,
     Measures,
@@ -27,6 +27,7 @@ PERCEPTION = (
     *("celebrity", "scene", "landmark", "artwork", "OCR"),
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+SUBTASKS = {name.lower(): name for name in (*PERCEPTION, *COGNITION)}
 YES_NO = "Please answer yes or no."
 PICTURES = (".jpg", ".jpeg", ".png")
 FULL_MARKS = 200.0
@@ -116,12 +117,14 @@ def _result_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise SharecapError("no MME result files", where=path, todo="expected <subtask>.txt files")
-    return files
+    # Others, such as a readme, are passed over; where there are only others, the first is named.
+    return [file for file in files if file.stem.lower() in SUBTASKS] or files
 
 
 def _read_results(file: Path) -> list[tuple[Sample, str]]:
     """Samples and responses of one subtask, from `image<TAB>question<TAB>truth<TAB>response` lines."""
-    if file.stem not in PERCEPTION + COGNITION:
+    subtask = SUBTASKS.get(file.stem.lower())
+    if subtask is None:
         raise SharecapError(f"{file.stem!r} is not a subtask of MME", where=file)
     found = []
     for number, line in enumerate(read_text(file).split("\n"), 1):
@@ -132,7 +135,7 @@ def _read_results(file: Path) -> list[tuple[Sample, str]]:
             what = f"line {number} has {len(fields)} tab-separated fields, not 4"
             raise SharecapError(what, where=file, todo="expected image, question, truth, response")
         image, question, truth, response = fields
-        found.append((sample((file.stem, image, 0), question, truth, (), file), response))
+        found.append((sample((subtask, image, 0), question, truth, (), file), response))
     return paired(found, file)
 
 
@@ -155,7 +158,7 @@ def paired(rows: Sequence[tuple[Sample, str]], where: Path) -> list[tuple[Sample
 
 
 def _read_labels(labels: Path) -> list[Sample]:
-    if labels.is_dir() and any((labels / f"{name}.txt").is_file() for name in (*PERCEPTION, *COGNITION)):
+    if labels.is_file() or any(file.stem.lower() in SUBTASKS for file in labels.glob("*.txt")):
         return [sample for file in _result_files(labels) for sample, _ in _read_results(file)]
     return list(_read_release(labels, with_images=False))
 
@@ -172,7 +175,7 @@ def _by_question(rows: Sequence[Row], samples: Sequence[Sample], where: Path) ->
             raise SharecapError(what, where=where, todo="give the labels of what was asked")
         if name in found:
             raise SharecapError(f"item {name} appears twice", where=where, todo="keep one of the two")
-        found[name] = str(row["text"])
+        found[name] = text_of(row["text"])
     return found
 
 

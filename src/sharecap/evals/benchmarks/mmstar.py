@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import answers_of, id_of, need, only, read_rows
+from sharecap.evals.files import answers_of, id_of, need, read_rows, within
 from sharecap.evals.pictures import embedded
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
@@ -24,18 +24,22 @@ def task(samples: Sequence[Sample]) -> Task:
 
 def read_tasks(directory: Path) -> list[Task]:
     """The table with the images in it: the hub's `.parquet`, else a `.tsv` with base64."""
-    path = only(directory, "*.parquet" if any(directory.glob("*.parquet")) else "*.tsv")
-    samples = read_samples(path)
+    path = _table(directory)
+    samples = read_samples(path, ("index", "question", "answer"))
     bare = [sample.id for sample in samples if not sample.images]
     if bare:
         raise SharecapError(f"row {bare[0]} has no image", where=path)
     return [task(samples)]
 
 
-def read_samples(path: Path) -> list[Sample]:
+def _table(place: Path) -> Path:
+    return within(place, "*.parquet" if any(place.glob("*.parquet")) else "*.tsv")
+
+
+def read_samples(path: Path, needed: Sequence[str] = ("index", "answer")) -> list[Sample]:
     """The official table: `index, question, answer, category, l2_category` (`.tsv`, `.xlsx`, `.parquet`)."""
     rows = read_rows(path)
-    need(rows, ["index", "question", "answer"], path)
+    need(rows, needed, path)
     check_unique((id_of(row) for row in rows), path)
     for row in rows:
         if len(str(row["answer"]).strip()) != 1:
@@ -46,7 +50,7 @@ def read_samples(path: Path) -> list[Sample]:
             id=id_of(row),
             images=(embedded(row["image"], id_of(row), path),) if row.get("image") else (),
             image_name="",
-            question=str(row["question"]),
+            question=str(row.get("question", "")),
             reference=str(row["answer"]).strip().upper(),
             kind=str(row.get("category", "")),
             group=id_of(row),
@@ -58,7 +62,7 @@ def read_samples(path: Path) -> list[Sample]:
 
 def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
     """A table with `index`, `prediction`; its own labels, or those of `labels`."""
-    return task(read_samples(labels or path)), answers_of(read_rows(path), path)
+    return task(read_samples(_table(labels) if labels else path)), answers_of(read_rows(path), path)
 
 
 def prompt(sample: Sample) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sharecap.errors import SharecapError
-from sharecap.evals.files import TEXTS, Row, need, read_rows
+from sharecap.evals.files import TEXTS, Row, need, read_rows, text_of
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import SHORT_ANSWER, Measures, Record, Sample, Task, by_label, mean_of, ratio_of
 from sharecap.statistics import Score, scaled
 
 SPLITS = ("adversarial", "random", "popular")
 ANSWERS = (*TEXTS, "answer")
+BESIDE = tuple(name for name in ANSWERS if name != "text")
 
 
 def task(samples: Sequence[Sample]) -> Task:
@@ -33,11 +34,12 @@ def read_tasks(directory: Path) -> list[Task]:
 
 def read_labels(place: Path) -> dict[str, list[Row]]:
     """Split -> its rows `image, text, label`, from `*_pope_<split>.json` files or one of them."""
-    files = sorted(place.glob("*pope_*.json")) if place.is_dir() else [place]
+    files = _label_files(place) if place.is_dir() else [place]
     found: dict[str, list[Row]] = {}
     for file in files:
         rows = read_rows(file)
         need(rows, ["image", "text", "label"], file)
+        rows = [{**row, "label": str(row["label"]).strip().lower()} for row in rows]
         wrong = [row["label"] for row in rows if row["label"] not in ("yes", "no")]
         if wrong:
             raise SharecapError(f"a label must be yes or no, not {wrong[0]!r}", where=file)
@@ -48,6 +50,15 @@ def read_labels(place: Path) -> dict[str, list[Row]]:
     if not found:
         raise SharecapError("no label files", where=place, todo="expected coco_pope_random.json and others")
     return found
+
+
+def _label_files(place: Path) -> list[Path]:
+    """In the directory, or in its coco/, where LLaVA's layout has them."""
+    for folder in (place, place / "coco"):
+        lines = [p for split in SPLITS for p in folder.glob(f"*pope_{split}.jsonl")]
+        if found := sorted(folder.glob("*pope_*.json")) or sorted(lines):
+            return found
+    return []
 
 
 def read_samples(place: Path, find: Find = nowhere) -> list[Sample]:
@@ -102,7 +113,7 @@ def _told_apart(
     total = sum(map(len, splits.values()))
     if len(splits) == 1 and len(rows) == total:
         return {next(iter(splits)): rows}
-    files = sorted((labels if labels.is_dir() else labels.parent).glob("*pope*.jsonl"))
+    files = _question_files(labels if labels.is_dir() else labels.parent)
     known = {str(q["question_id"]): q["category"] for f in files for q in read_rows(f) if "category" in q}
     if known:
         found: dict[str, list[Row]] = {split: [] for split in splits}
@@ -124,15 +135,29 @@ def _told_apart(
     raise SharecapError(what, where=path, todo=f"put LLaVA's question file beside the labels. {_VERSIONS}")
 
 
+def _question_files(place: Path) -> list[Path]:
+    """LLaVA's questions, beside the label files or one folder up, as it lays them out."""
+    beside = set(place.glob("*pope*.jsonl")) - set(_label_files(place))
+    above = place.resolve().parent / "llava_pope_test.jsonl"
+    return sorted(beside) or ([above] if above.is_file() else [])
+
+
 _VERSIONS = "POPE's random split has 2,910 questions in the old release and 3,000 in the new one"
 
 
 def _asked(row: Row) -> str:
-    return str(row.get("prompt", row.get("question", ""))).split("\n")[0]
+    question = row.get("prompt", row.get("question", row["text"] if _is_asked(row) else ""))
+    return str(question).split("\n")[0]
 
 
 def _answer(row: Row) -> str:
-    return str(row[next(name for name in ANSWERS if name in row)])
+    return text_of(row[next(name for name in (BESIDE if _is_asked(row) else ANSWERS) if name in row)])
+
+
+def _is_asked(row: Row) -> bool:
+    """Whether `text` is the question, as in POPE's label files, and the answer stands beside it."""
+    asked = str(row.get("prompt", row.get("question", row.get("text")))).split("\n")[0]
+    return row.get("text") == asked and any(name in row for name in BESIDE)
 
 
 def _check(rows: Sequence[Row], samples: Sequence[Sample], split: str, where: Path) -> None:
@@ -143,6 +168,9 @@ def _check(rows: Sequence[Row], samples: Sequence[Sample], split: str, where: Pa
         if _asked(row) not in ("", sample.question):
             what = f"answer {number} of {split} is to {_asked(row)!r}, the label to {sample.question!r}"
             raise SharecapError(what, where=where, todo="answers and labels must be in one order")
+        if _answer(row) == sample.question:  # a label file, say: by the rule, all of it would be a yes
+            what = f"row {number} of {split} holds its question where an answer should be"
+            raise SharecapError(what, where=where, todo="put answers into response")
 
 
 def prompt(sample: Sample) -> str:

@@ -6,13 +6,14 @@ Its own scorer was never published; the score is accuracy, and an answer that na
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharecap.errors import SharecapError
+from sharecap.errors import SharecapError, UsageError
 from sharecap.evals.choice import lettered, named, shown
-from sharecap.evals.files import IDS, TEXTS, Row, id_of, need, only, read_rows
+from sharecap.evals.files import IDS, TEXTS, Row, id_of, need, only, read_rows, text_of, within
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import Measures, Record, Sample, Task, by_label, check_unique, item_mean
 
 CHOOSE = "Choose between one of the options as follows:"
+LABELLED = ("img_path", "candidates", "correct_ans")
 TYPES = {"0": "yes/no", "1": "what", "2": "how"}
 CONCERNS = {"0": "distortion", "1": "other", "2": "in-context distortion", "3": "in-context other"}
 
@@ -24,13 +25,14 @@ def task(samples: Sequence[Sample]) -> Task:
 
 def read_tasks(directory: Path) -> list[Task]:
     """The official list of the split with answers, with images/."""
-    return [task(read_samples(only(directory, "*.json"), below(directory, ("images", "."))))]
+    path, find = only(directory, "*.json"), below(directory, ("images", "."))
+    return [task(read_samples(path, find, ("question", *LABELLED)))]
 
 
-def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
+def read_samples(path: Path, find: Find = nowhere, needed: Sequence[str] = LABELLED) -> list[Sample]:
     """The official list: `question, img_path, candidates, correct_ans, type, concern`."""
     rows = read_rows(path)
-    need(rows, ["question", "img_path", "candidates", "correct_ans"], path)
+    need(rows, needed, path)
     check_unique((row["img_path"] for row in rows), path)
     return [_sample(row, path, find) for row in rows]
 
@@ -46,7 +48,7 @@ def _sample(row: Row, where: Path, find: Find) -> Sample:
         id=row["img_path"],
         images=find(row["img_path"]),
         image_name=row["img_path"],
-        question=shown(f"{row['question']}\n{CHOOSE}", options),
+        question=shown(f"{row.get('question', '')}\n{CHOOSE}", options),
         reference={"answer": right[0], "options": options},
         kind=TYPES.get(kind, kind),
         group=row["img_path"],
@@ -54,17 +56,23 @@ def _sample(row: Row, where: Path, find: Find) -> Sample:
     )
 
 
-def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
-    """Lines by `img_path` (the official upload: question and `response`), or by the question's number."""
-    samples = read_samples(labels)
+def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, str]]:
+    """Lines by `img_path` (the official upload: question and `response`), or by the question's number.
+
+    The upload repeats the questions, with the right answer where that is known.
+    """
     rows = read_rows(path)
+    if labels is None and not any("correct_ans" in row for row in rows):
+        todo = "add --labels with the benchmark's own files"
+        raise UsageError("qbench predictions hold no labels", where=path, todo=todo)
+    samples = read_samples(within(labels, "*.json") if labels else path)
     need(rows, ["|".join(("img_path", *IDS)), "|".join(TEXTS)], path)
     by_number = {str(number): s.id for number, s in enumerate(samples)}
     names = [
         str(row["img_path"]) if "img_path" in row else by_number.get(id_of(row), id_of(row)) for row in rows
     ]
     check_unique(names, path)
-    texts = [str(row[next(name for name in TEXTS if name in row)]) for row in rows]
+    texts = [text_of(row[next(name for name in TEXTS if name in row)]) for row in rows]
     return task(samples), dict(zip(names, texts, strict=True))
 
 

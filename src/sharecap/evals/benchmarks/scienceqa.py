@@ -12,7 +12,7 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
-from sharecap.evals.files import Row, answers_of, id_of, need, read_json, read_whole
+from sharecap.evals.files import Row, answers_of, id_of, need, read_json, read_whole, text_of
 from sharecap.evals.pictures import below
 from sharecap.evals.task import (
     OPTION_LETTER,
@@ -41,18 +41,48 @@ def read_tasks(directory: Path) -> list[Task]:
 
 
 def read_samples(place: Path) -> list[Sample]:
-    """`problems.json` (its test split, by `pid_splits.json`), or a file of LLaVA's with the truth."""
+    """`problems.json` (its test split), LLaVA's questions or output, or rows of `question_id`, `answer`."""
     path = place / "problems.json" if place.is_dir() else place
     content = read_whole(path)
     if isinstance(content, dict) and "correct" in content and "incorrect" in content:
         return [_judged(row, path) for row in _judgements(content, path)]
     if isinstance(content, list):
-        need(content, ["question_id|id", "answer|ground_truth"], path)
+        need(content, ["question_id|id", "answer|ground_truth|conversations"], path)
         check_unique((id_of(row) for row in content), path)
-        return [_sample(id_of(row), str(row.get("answer", row.get("ground_truth"))), "") for row in content]
+        return [_told(row, path) if "conversations" in row else _stated(row, path) for row in content]
+    return [_problem(name, content.get(name), path) for name in _test_split(content, path)]
+
+
+def _test_split(problems: Mapping[str, Row], path: Path) -> list[str]:
+    """By `pid_splits.json` beside the problems, else by what they say; all of them if neither tells."""
     splits = path.with_name("pid_splits.json")
-    wanted = read_json(splits)["test"] if splits.is_file() else list(content)
-    return [_problem(name, content.get(name), path) for name in wanted]
+    if splits.is_file():
+        return list(read_json(splits)["test"])
+    test = [name for name, row in problems.items() if isinstance(row, dict) and row.get("split") == "test"]
+    return test or list(problems)
+
+
+def _stated(row: Row, where: Path) -> Sample:
+    """A row with the right letter, or with its place among the choices, as in `problems.json`."""
+    truth = row.get("answer", row.get("ground_truth"))
+    text = text_of(truth).strip().upper()
+    letters = LETTERS[: len(row["choices"])] if isinstance(row.get("choices"), list) else LETTERS
+    letter = letters[int(text) : int(text) + 1] if text.isdecimal() else text
+    if letter not in tuple(letters):
+        what = f"question {id_of(row)}: the answer {truth!r} is neither a letter nor a choice's number"
+        raise SharecapError(what, where=where, todo="expected A to H, or 0 for the first choice")
+    return _sample(id_of(row), letter, "")
+
+
+def _told(row: Row, where: Path) -> Sample:
+    """A question of LLaVA's `llava_test_CQM-A.json`: what was asked, and the truth in the answer to it."""
+    said = {turn["from"]: str(turn["value"]) for turn in row["conversations"]}
+    letters = _STATED.findall(said.get("gpt", ""))
+    if len(letters) != 1:
+        what = f"question {id_of(row)}: no one letter in {said.get('gpt', '')[:40]!r}"
+        raise SharecapError(what, where=where, todo='expected "The answer is X." as what gpt says')
+    asked = said.get("human", "")
+    return _sample(id_of(row), letters[0], asked, bool(row.get("image")) or "<image>" in asked)
 
 
 def _judgements(content: Mapping[str, Any], where: Path) -> list[Row]:
@@ -79,7 +109,8 @@ def _problem(name: str, row: Row | None, where: Path) -> Sample:
         raise SharecapError(what, where=where)
     question = shown(row["question"], lettered(row["choices"]), "")
     asked = f"Context: {row['hint']}\n{question}" if row.get("hint") else question
-    return _sample(name, LETTERS[row["answer"]], asked, bool(row.get("image")), str(row.get("subject", "")))
+    pictured = bool(row["image"]) if "image" in row else None
+    return _sample(name, LETTERS[row["answer"]], asked, pictured, str(row.get("subject", "")))
 
 
 def _sample(name: str, answer: str, asked: str, pictured: bool | None = None, kind: str = "") -> Sample:
@@ -101,11 +132,15 @@ def read_predictions(path: Path, labels: Path | None) -> tuple[Task, dict[str, s
     if isinstance(content, list):
         return _with_labels(answers_of(content, path), labels, path, _pictured(content))
     if isinstance(content, dict) and isinstance(content.get("outputs"), dict):
-        texts = {str(name): str(text) for name, text in content["outputs"].items()}
+        texts = {str(name): text_of(text) for name, text in content["outputs"].items()}
         return _with_labels(texts, labels, path, {})
     if isinstance(content, dict) and isinstance(content.get("correct"), list) and "incorrect" in content:
-        answers = {id_of(row): str(row["pred"]) for row in _judgements(content, path)}
-        return task(read_samples(labels or path)), answers
+        answers = {id_of(row): text_of(row["pred"]) for row in _judgements(content, path)}
+        own = read_samples(path)
+        told = {s.id: s.labels["image"] == "yes" for s in own}
+        if labels is None:
+            return task(own), answers
+        return _with_labels(answers, labels, path, told if any(told.values()) else {})
     todo = "expected LLaVA's lists correct and incorrect, its outputs, or JSON lines of question_id, text"
     raise SharecapError("not a file of ScienceQA predictions", where=path, todo=todo)
 
@@ -122,9 +157,14 @@ def _with_labels(
 ) -> tuple[Task, dict[str, str]]:
     if labels is None:
         raise SharecapError("these predictions hold no labels", where=path, todo="add --labels problems.json")
+    samples = read_samples(labels)
+    # Where some problems name a picture, those that name none have none.
+    otherwise = False if any("image" in s.labels for s in samples) else None
     samples = [
-        s if "image" in s.labels else _sample(s.id, s.reference, s.question, pictured.get(s.id), s.kind)
-        for s in read_samples(labels)
+        s
+        if "image" in s.labels
+        else _sample(s.id, s.reference, s.question, pictured.get(s.id, otherwise), s.kind)
+        for s in samples
     ]
     return task(samples), answers
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sharecap.errors import SharecapError
 from sharecap.evals.choice import LETTERS, lettered, shown
-from sharecap.evals.files import TABLES, Row, id_of, need, only, read_rows, read_whole, text_of
+from sharecap.evals.files import TABLES, Row, id_of, need, only, read_rows, read_whole, text_of, within
 from sharecap.evals.pictures import Find, below, nowhere
 from sharecap.evals.task import OPTION_LETTER, Measures, Record, Sample, Task, by_label, item_mean
 
@@ -62,7 +62,7 @@ def read_samples(path: Path, find: Find = nowhere) -> list[Sample]:
     found: dict[str, Sample] = {}
     for row in rows:
         sample = _sample(row, path, find)
-        if sample.reference not in LETTERS or not sample.reference:
+        if sample.reference not in tuple(LETTERS):
             what = f"question {sample.id}: the answer {sample.reference!r} is no option's letter"
             raise SharecapError(what, where=path)
         if found.setdefault(sample.id, sample) != sample:
@@ -76,14 +76,15 @@ def _sample(row: Row, where: Path, find: Find) -> Sample:
     kind = row.get("question_type_id")
     if kind is not None and not str(kind).isdecimal():
         raise SharecapError(f"question {name}: question_type_id {kind!r} is no number", where=where)
-    video = int(kind) > 9 if kind is not None else name.startswith("v")
+    said = str(row.get("data_type") or ("video" if name.startswith("v") else "image")).lower()
+    video = int(kind) > 9 if kind is not None else said == "video"
     options = lettered([row[k] for k in ("choice_a", "choice_b", "choice_c", "choice_d") if row.get(k)])
     return Sample(
         id=name,
         images=() if video else find(row.get("data_id", "")),
         image_name=str(row.get("data_id", "")),
         question=shown(row.get("question", ""), options),
-        reference=str(row["answer"]),
+        reference=str(row["answer"]).strip().upper(),
         kind="" if kind is None else str(kind),
         group=name,
         labels={"media": "video" if video else "image"},
@@ -101,14 +102,25 @@ def read_predictions(path: Path, labels: Path) -> tuple[Task, dict[str, str]]:
         if answers.setdefault(name, text) != text:
             what = f"question {name} appears twice, with different answers"
             raise SharecapError(what, where=path, todo="keep one of the two")
-    samples = read_samples(labels)
+    samples = read_samples(within(labels, "*.json"))
     known = {sample.id for sample in samples}
     beyond = [name for name in answers if name not in known]
     if len(beyond) == len(answers):
         what = f"none of the {len(answers):,} predictions is for a question of these labels"
         raise SharecapError(what, where=path, todo="take the label file of the same version")
-    note = f"{len(beyond):,} predictions are for questions that these labels lack, and were left out"
-    found = replace(task(samples), notes=(note,) if beyond else ())
+    notes = []
+    if beyond:
+        notes.append(
+            f"{len(beyond):,} predictions are for questions that these labels lack, and were left out"
+        )
+    images = [sample for sample in samples if sample.labels["media"] == "image"]
+    if len(images) < len(samples) and known & answers.keys() == {sample.id for sample in images}:
+        videos = len(samples) - len(images)
+        notes.append(
+            f"none of the {videos:,} questions about videos has a prediction: images alone are scored"
+        )
+        samples = images
+    found = replace(task(samples), notes=tuple(notes))
     return found, {name: text for name, text in answers.items() if name in known}
 
 
@@ -160,7 +172,8 @@ def measure(records: Sequence[Record]) -> Measures:
     """Accuracy over images (the paper's figure), videos and all, and per dimension."""
     media = by_label(records, "media")
     scores = {name: item_mean(some) for name, some in media.items()}
-    scores |= {"all": item_mean(records)}
+    if media.keys() != {"image"}:  # a figure over all is one of images and videos
+        scores["all"] = item_mean(records)
     kinds = sorted({r.kind for r in records if r.kind}, key=lambda kind: (len(kind), kind))
     scores |= {f"type {kind}": item_mean([r for r in records if r.kind == kind]) for kind in kinds}
     headline = "image" if "image" in media else "all"
