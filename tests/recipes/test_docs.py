@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sharecap.cli import app
 from sharecap.model.folder import load
+from sharecap.recipes.experiments import PAPER
 from sharecap.recipes.find import find_recipe
 from tests.recipes.rows import user_folder
 
@@ -45,3 +46,23 @@ RECIPES = PAGE.partition("| recipe |")[2].partition("\n\n")[0]
 @pytest.mark.parametrize("name", re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", RECIPES, re.M))))
 def test_every_recipe_on_the_page_exists(name: str) -> None:
     assert find_recipe(name).name == name
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_paper_s_page_has_every_claim_with_what_the_lab_measured() -> None:
+    measured = (DOCS / "lab-results.md").read_text(encoding="utf-8")
+    told = (
+        (DOCS / "paper.md").read_text(encoding="utf-8").partition("measured: scenes")[2].partition("\n\n")[0]
+    )
+    for experiment in (make() for make in PAPER):
+        section = measured.partition(f": `{experiment.name}`\n")[2].partition("\n## ")[0]
+        for claim in experiment.claims:
+            line = f"| {claim.row} {'≈' if claim.equal else '>'} {claim.than} "
+            found = [row.split(" | ") for row in section.splitlines() if row.startswith(line)]
+            name, difference, _, _, verdict = next(
+                x for x in found if f"({claim.measure}, " in x[0] or ">" in x[0]
+            )
+            row = f": {name[2:]} | {claim.paper or 'as good, in words'} | {difference} | {verdict[2:-4]} |"
+            assert row in told

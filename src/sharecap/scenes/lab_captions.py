@@ -27,7 +27,7 @@ from sharecap.recipes.design import Claim, Experiment
 from sharecap.recipes.peers import PREFERENCE
 from sharecap.scenes.facts import summed, tally
 from sharecap.scenes.lab import Bench
-from sharecap.scenes.lab_scores import PER_CENT, Cell, Detail, Outcome, Row, Tried, over_seeds, p_of
+from sharecap.scenes.lab_scores import APART, PER_CENT, Cell, Detail, Outcome, Row, Tried, over_seeds, p_of
 from sharecap.scenes.summary_captions import CAPTIONER, RESAMPLES, TEACHER, layer, probed
 from sharecap.scenes.world import SOURCES, Truth
 from sharecap.statistics import Estimate, Floats, interval_of
@@ -206,7 +206,7 @@ def tried(claim: Claim, worlds: Sequence[Compared]) -> Tried:
     """The claim's two sides, in each world and over all."""
     each = tuple(one.difference(claim) for one in worlds)
     p = p_of([one.value for one in each]) if len(each) > 1 else None
-    return Tried(claim, over_seeds(each), each, p)
+    return Tried(claim, over_seeds(each, APART), each, p)
 
 
 def preferred(worlds: Sequence[Compared]) -> Detail:

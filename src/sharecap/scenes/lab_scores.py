@@ -123,7 +123,7 @@ def tried(claim: Claim, compared: Sequence[RunComparison]) -> Tried:
     """A claim's paired difference in each seed, and over all."""
     differences = tuple(c.overall.difference for c in compared)
     p = compared[0].overall.p if len(compared) == 1 else p_of([one.value for one in differences])
-    return Tried(claim, over_seeds(differences), differences, p)
+    return Tried(claim, over_seeds(differences, APART), differences, p)
 
 
 def by_benchmark(compared: Mapping[Claim, Sequence[RunComparison]]) -> Detail:
@@ -154,6 +154,9 @@ def against(compared: Mapping[Claim, Sequence[RunComparison]]) -> Iterator[str]:
 
 
 PER_CENT = (0.0, 100.0)
+APART = (-100.0, 100.0)
+"""What two shares of 100 can differ by."""
+
 ANY = (-math.inf, math.inf)
 
 
