@@ -24,14 +24,15 @@ def wilson(shares: Sequence[float]) -> Estimate:
 def shares_of(images: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> dict[str, Estimate]:
     """The share of each of `names` among `labels`, of which the i-th is about `images[i]`; {} without any.
 
-    Resampled over images. Where all labels agree, resamples would too, and the interval is Wilson's.
+    Resampled over images, but for what is said of none or of all.
     """
     if not labels:
         return {}
     clusters = tuple(images)
     scores = {name: (Mean(1.0, clusters, tuple(float(one == name) for one in labels)),) for name in names}
-    alike = len(set(images))
-    return {
-        name: wilson([one.value] * alike) if one.value in (0.0, 1.0) else one
-        for name, one in intervals(scores).items()
-    }
+    return {name: opened(one, len(set(images))) for name, one in intervals(scores).items()}
+
+
+def opened(share: Estimate, images: int) -> Estimate:
+    """The share, with Wilson's interval if it is none or all: resamples of what agrees are all alike."""
+    return wilson([share.value] * images) if share.value in (0.0, 1.0) else share
