@@ -15,10 +15,15 @@ def wilson(shares: Sequence[float]) -> Estimate:
     It stays within 0 and 1 and does not shrink to a point when all agree. Values between 0 and 1 vary less
     than the zeros and ones that it is made for, so with ties and several raters it is on the wide side.
     """
-    n, p = len(shares), sum(shares) / len(shares)
+    p = sum(shares) / len(shares)
+    return Estimate(p, *wilson_bounds(p, len(shares)))
+
+
+def wilson_bounds(p: float, n: float) -> tuple[float, float]:
+    """The interval of `n` values whose mean is `p`."""
     middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def shares_of(images: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> dict[str, Estimate]:
@@ -35,4 +40,6 @@ def shares_of(images: Sequence[str], labels: Sequence[str], names: Sequence[str]
 
 def opened(share: Estimate, images: int) -> Estimate:
     """The share, with Wilson's interval if it is none or all: resamples of what agrees are all alike."""
-    return wilson([share.value] * images) if share.value in (0.0, 1.0) else share
+    if share.value not in (0.0, 1.0):
+        return share
+    return Estimate(share.value, *wilson_bounds(share.value, images))
