@@ -40,7 +40,7 @@ class World:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of the draws whose interval holds the truth."""
+    """Shares of the draws' intervals that hold the truth."""
 
     benchmark: str
     metric: str
@@ -249,14 +249,16 @@ def coverages(
     shares = []
     for metric, (a, b) in truth.items():
         each = [compared[metric, draw] for draw in range(draws)]
-        score = sum(holds(one.a, value(a)) for one in each) / draws
-        difference = sum(holds(one.difference, value(a) - value(b)) for one in each) / draws
+        score = held([one.a for one in each], value(a))
+        difference = held([one.difference for one in each], value(a) - value(b))
         shares.append(Coverage(name, metric, images, score, difference))
     return shares
 
 
-def holds(found: Estimate, wanted: float) -> bool:
-    return found.low is not None and found.high is not None and found.low <= wanted <= found.high
+def held(found: Sequence[Estimate], wanted: float) -> float:
+    """Share of the intervals that hold it; a sample of too few images has none."""
+    intervals = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    return sum(low <= wanted <= high for low, high in intervals) / len(intervals)
 
 
 def scores_of(world: World, sample: Sequence[tuple[Pair, str]]) -> Mapping[str, tuple[Score, Score]]:

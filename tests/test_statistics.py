@@ -98,6 +98,18 @@ def test_one_image_gives_a_value_and_no_interval() -> None:
     assert (found.value, found.low, found.high) == (50.0, None, None)
 
 
+def test_fewer_than_six_images_have_no_interval_and_decide_nothing() -> None:
+    """Two that differ alike are one in two by chance."""
+    few = mean([("one", 0.4), ("two", 0.1)])
+    found = compare({"m": (few, mean([("one", 0.0), ("two", 0.0)]))})["m"]
+    assert (found.difference.low, found.difference.high, found.p, found.decided) == (None, None, None, False)
+    for images in (5, 6):
+        names = [f"image{i}" for i in range(images)]
+        one = intervals({"m": mean([(name, i / 9) for i, name in enumerate(names)])})["m"]
+        other = interval_of(lambda w: float((w @ np.arange(len(w))) / w.sum()), names)
+        assert (one.low is None, other.low is None) == (images < 6, images < 6)
+
+
 def test_a_mean_of_few_images_among_many_still_has_an_interval() -> None:
     many = [(f"image{i}", 1.0) for i in range(200)]
     found = intervals({"m": mean(many) + mean([("image0", 1.0), ("image1", 0.0)])})["m"]

@@ -7,11 +7,13 @@ were not scored.
 
 Plain percentiles are too narrow for few images: n resampled images vary (n - 1) / n as much as n new ones,
 and the width is itself an estimate. So the percentiles are taken as much further out as Student's t has it
-("expanded percentiles", Hesterberg, arXiv 1411.5279).
+("expanded percentiles", Hesterberg, arXiv 1411.5279). Fewer than six images have no interval:
+resamples never leave the range of what was seen, which holds the middle in 1 - 2 ** (1 - n) of all samples.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +26,8 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 2_000
 LEVEL = 0.95
+FEWEST = 6
+"""Images that have an interval: the least of which nineteen of twenty samples lie around the middle."""
 POWER = 0.8
 _BLOCK = 4_000_000
 """Weights held at once (32 MB): enough for the speed, small enough for 100,000 images."""
@@ -54,7 +58,7 @@ Score = tuple[Mean, ...]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval; none where fewer than two images stand behind a mean."""
+    """A value with its interval; none of fewer than `FEWEST` images, or of a mean of fewer than two."""
 
     value: float
     low: float | None
@@ -128,7 +132,7 @@ def compare(
         parts_a, parts_b = sums.parts[2 * i], sums.parts[2 * i + 1]
         own_a, own_b = (noise or {}).get(name, (None, None))
         of_a, of_b = sums.spread(parts_a, own_a), sums.spread(parts_b, own_b)
-        between = sums.spread([*parts_a, *((-weight, t, c) for weight, t, c in parts_b)], own_a, own_b)
+        between = sums.spread(_minus(parts_a, parts_b), own_a, own_b)
         rows_a, rows_b = _noisy(drawn[2 * i], of_a, seed + 1), _noisy(drawn[2 * i + 1], of_b, seed + 2)
         point, rows = _less(value(a), value(b)), _less(rows_a, rows_b)
         known = not between.thin
@@ -140,6 +144,32 @@ def compare(
             detectable=_detectable(rows, between, level) if known else None,
         )
     return found
+
+
+def ratios(
+    sums: Floats, pairs: Sequence[tuple[int, int]] = ()
+) -> tuple[list[Estimate | None], list[Estimate | None]]:
+    """Ratios whose tops and bottoms were summed image by image, and the paired difference a - b of each pair.
+
+    For more images than there is room for `Mean`s of. `sums` is [images, ratios, 2], a pair two places among
+    the ratios. None where a bottom is 0; else what `intervals` and `compare` tell of the same.
+    """
+    table = _Sums(sums.reshape(len(sums), -1), [[(1.0, 2 * i, 2 * i + 1)] for i in range(sums.shape[1])])
+    drawn = table.replicates(RESAMPLES, 0)
+    points = [top / bottom if bottom else None for top, bottom in sums.sum(axis=0).tolist()]
+
+    def alone(i: int) -> Estimate | None:
+        point = points[i]
+        return None if point is None else _estimate(point, drawn[i], table.spread(table.parts[i]), LEVEL)
+
+    def between(i: int, j: int) -> Estimate | None:
+        a, b = points[i], points[j]
+        if a is None or b is None:
+            return None
+        spread = table.spread(_minus(table.parts[i], table.parts[j]))
+        return _estimate(_less(a, b), _less(drawn[i], drawn[j]), spread, LEVEL)
+
+    return [alone(i) for i in range(len(points))], [between(i, j) for i, j in pairs]
 
 
 def interval_of(
@@ -161,7 +191,7 @@ def interval_of(
     return _estimate(
         metric(np.ones(len(clusters))),
         rows,
-        _Spread(max(1.0, n - 1.0), (n / max(1.0, n - 1.0)) ** 0.5, 0.0, n < 2),
+        _Spread(max(1.0, n - 1.0), (n / max(1.0, n - 1.0)) ** 0.5, 0.0, n < FEWEST),
         level,
     )
 
@@ -181,13 +211,23 @@ _Part = tuple[float, int, int]
 """A mean of a score: its weight, and the columns that hold its totals and counts."""
 
 
+def _minus(a: Sequence[_Part], b: Sequence[_Part]) -> list[_Part]:
+    """The parts of the difference."""
+    return [*a, *((-weight, t, c) for weight, t, c in b)]
+
+
 @dataclass(frozen=True)
 class _Sums:
     """What resampling needs of many scores: totals and counts of every mean, by image."""
 
     table: Floats  # [images, columns]
     parts: list[list[_Part]]  # of each score
-    marks: NDArray[np.int64]  # [columns] random numbers: their sums tell sets of columns apart
+
+    @cached_property
+    def marks(self) -> NDArray[np.int64]:
+        """[columns] random numbers: their sums tell sets of columns apart."""
+        columns: int = self.table.shape[1]
+        return np.random.default_rng(0).integers(1, 2**40, size=columns)
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> "_Sums":
@@ -215,7 +255,7 @@ class _Sums:
                     (mean.weight, column(index, mean.values), column(index, mean.counts or None))
                 )
         table = np.stack(columns, axis=1) if columns else np.zeros((0, 0))
-        return cls(table, parts, np.random.default_rng(0).integers(1, 2**40, size=len(columns)))
+        return cls(table, parts)
 
     def replicates(self, resamples: int, seed: int) -> list[Floats]:
         """[resamples] values of every score, from the same draws; nan where a mean is left without items."""
@@ -244,6 +284,7 @@ class _Sums:
             influence += weight * (total - count * (total.sum() / count.sum())) / count.sum()
             stratum += (count != 0) * self.marks[c]
             thin = thin or bool(np.count_nonzero(count) < 2)
+        thin = thin or (not extra and bool(np.count_nonzero(stratum) < FEWEST))
         _, which, sizes = np.unique(stratum, return_inverse=True, return_counts=True)
         sizes = np.where(sizes < _SMALL, sizes[sizes < _SMALL].sum(), sizes)  # small ones count as one
         variances = np.bincount(which, weights=influence**2)
@@ -268,7 +309,7 @@ class _Spread:
     df: float  # degrees of freedom of the draws' variance
     wider: float  # standard deviation of new samples in those of the draws
     noise: float  # variance to add to the draws
-    thin: bool  # some mean is of fewer than two images: nothing can be said
+    thin: bool  # too few images: nothing can be said
 
 
 def _estimate(point: float, rows: Floats, spread: _Spread, level: float) -> Estimate:

@@ -189,11 +189,11 @@ def test_mme_questions_with_a_doubled_space_are_found(tmp_path: Path) -> None:
 
 
 def test_json_out_has_the_fields_that_scripts_read(tmp_path: Path) -> None:
-    labels = whole(tmp_path / "dev.json", QBENCH)
-    rows = [{"question_id": i, "text": "B"} for i in range(2)]
+    labels = whole(tmp_path / "dev.json", [{**QBENCH[1], "img_path": f"{i}.jpg"} for i in range(6)])
+    rows = [{"question_id": i, "text": "B"} for i in range(6)]
     found = json.loads(json.dumps(scored("qbench", lines(tmp_path / "p.jsonl", rows), labels)))
     assert {"benchmark", "metric", "score", "ci95", "n", "failed", "sub"} <= set(found)
-    assert (found["benchmark"], found["ci95"], found["n"], found["failed"]) == ("qbench", [100, 100], 2, 0)
+    assert (found["benchmark"], found["ci95"], found["n"], found["failed"]) == ("qbench", [100, 100], 6, 0)
 
 
 def test_seeds_official_labels_are_told_by_their_content(tmp_path: Path) -> None:

@@ -78,6 +78,6 @@ def test_what_the_benchmark_can_show_is_found_in_four_of_five_samples() -> None:
 
 
 def test_equal_runs_tell_nothing_of_what_could_be_shown() -> None:
-    same = units([1.0, 0.0, 1.0])
+    same = units([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
     assert compare({"m": (same, same)})["m"].detectable is None
     assert compare({"m": (same, same)})["m"].p == 1.0

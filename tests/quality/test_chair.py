@@ -29,8 +29,13 @@ def image(path: str = "/x/000000000012.jpg", member: str = "", url: str = "") ->
         (image("/x/shard.tar", member="a/000000000012.jpg"), "12"),
         (image("/x/downloads/ab.bin", url="http://a.example/000000000012.jpg?size=3"), "12"),
         (image("/x/living room.jpg"), "living room"),
-        (image("/x/000.jpg"), "0"),
-        (image("/x/0013.jpg"), None),
+        (image("/x/000000000000.jpg"), "0"),
+        (image("/x/000.jpg"), None),
+        (image("/x/0012.jpg"), None),
+        (image("/x/DSC_0012.jpg"), None),
+        (image("/x/IMG-2024-12.jpg"), None),
+        (image("/x/photo12.png"), None),
+        (image("/x/a000000000012.png"), None),
         (image("/x/12th.jpg"), None),
     ],
 )
@@ -53,12 +58,12 @@ def test_wrong_mentions_wrong_captions_and_recall_are_pairs() -> None:
 def test_the_figures_are_those_of_the_benchmark(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "synonyms.txt").write_text("dog, puppy\nchair, seat\ncat\n")
-    objects = {"0": ["dog"], "1": ["chair", "cat"], "2": ["cat"]}
+    objects = {"0000": ["dog"], "0001": ["chair", "cat"], "0002": ["cat"]}
     (tmp_path / "labels" / "objects.json").write_text(json.dumps(objects))
     texts = ["A puppy on a chair and a dog", "Two seats and no dogs", "A cat"]
     dataset = dataset_of(tmp_path, 3, one=texts)
     (column,) = measure(dataset, ["one"], Plain(), chair=Chair.read(tmp_path / "labels")).columns
-    rows = [{"image_id": n, "caption": text} for n, text in enumerate(texts)]
+    rows = [{"image_id": f"{n:04}", "caption": text} for n, text in enumerate(texts)]
     published = scored("chair", lines(tmp_path / "p.jsonl", rows), tmp_path / "labels")["sub"]
     ours = [column.measures[name].value for name in CHAIR]
     assert ours == [published[name] for name in ("CHAIRi", "CHAIRs", "Recall")]

@@ -223,14 +223,14 @@ def test_a_takedown_reaches_questions_answers_and_verdicts(tmp_path: Path) -> No
 
 def test_the_command_prints_a_table_and_json(world: World, typed: Typed) -> None:
     with world.judge() as judge:
-        words = ("judge", world.dataset, "teacher", "--judge", judge, "--images", 4)
+        words = ("judge", world.dataset, "teacher", "--judge", judge, "--images", 6)
         code, out, _ = typed(*words)
         assert code == 0
         assert "layer teacher, judged by judge" in out
         assert "  contradicted " in out
         code, out, _ = typed(*words, "--json")
     found = json.loads(out)
-    assert (code, found["requests"], found["images"]) == (0, 0, 4)
+    assert (code, found["requests"], found["images"]) == (0, 0, 6)
     assert found["shares"]["supported"]["low"] <= found["shares"]["supported"]["value"]
     code, _, err = typed("judge", world.dataset, "teacher", "--judge", "nobody")
     assert (code, err.count("\n")) == (2, 1)

@@ -57,6 +57,68 @@ def test_strengths_are_those_that_the_wins_were_made_from() -> None:
     assert bradley_terry(np.array([[0.0, 3.0], [1.0, 0.0]])) == pytest.approx([np.log(3) / 2, -np.log(3) / 2])
 
 
+def strength_of_a(layers: list[str], choices: list[Said]) -> tuple[float, float, float]:
+    """(value, low, high)."""
+    (one,) = [one.value for one in strengths(layers, choices) if one.layer == "a"]
+    assert one.low is not None
+    assert one.high is not None
+    return one.value, one.low, one.high
+
+
+def test_answers_that_all_agree_leave_a_strength_open() -> None:
+    won = strength_of_a(["a", "b"], [Said("1", "a", "b", "left"), Said("2", "b", "a", "right")])
+    gart = 1.959964 * np.sqrt(1 / 2.5 + 1 / 0.5)  # of the log-odds of 2 to 0
+    assert won == pytest.approx([(np.log(5) + reach) / 2 for reach in (0, -gart, gart)], abs=1e-6)
+    value, low, high = strength_of_a(["a", "b"], [Said(str(n), "a", "b", "tie") for n in range(10)])
+    assert value == pytest.approx(0)
+    assert -0.2 < low < -0.1
+    assert high == pytest.approx(-low)
+
+
+def test_an_image_counts_once_however_many_answered() -> None:
+    """Three raters who say the same of each image are no more than one."""
+    said = [Said(str(n), "a", "b", "left" if n % 3 else "right") for n in range(12)]
+    assert strength_of_a(["a", "b"], said * 3) == pytest.approx(strength_of_a(["a", "b"], said))
+
+
+@pytest.mark.parametrize("answers", [20, 50, 200])
+@pytest.mark.parametrize(("better", "ties"), [(0.5, 0.0), (0.9, 0.0), (0.98, 0.0), (0.7, 0.3)])
+def test_a_strength_s_interval_covers_the_truth(better: float, ties: float, answers: int) -> None:
+    rng, worlds, covered = np.random.default_rng(answers), 200, 0
+    share = ties / 2 + (1 - ties) * better
+    for _ in range(worlds):
+        drawn = rng.choice(
+            ["left", "right", "tie"], size=answers, p=[share - ties / 2, 1 - share - ties / 2, ties]
+        )
+        _, low, high = strength_of_a(["a", "b"], [Said(str(n), "a", "b", one) for n, one in enumerate(drawn)])
+        covered += low <= np.log(share / (1 - share)) / 2 <= high
+    assert covered / worlds >= 0.91
+
+
+@pytest.mark.parametrize("images", [20, 100])
+def test_three_layers_strengths_cover_the_truth_though_an_image_s_answers_hang_together(images: int) -> None:
+    """A caption that fits its image well wins both of its pairs."""
+    rng, worlds, layers, true = (
+        np.random.default_rng(images),
+        200,
+        ["a", "b", "c"],
+        np.array([0.8, 0.0, -0.8]),
+    )
+    covered = np.zeros(3)
+    for _ in range(worlds):
+        worth = true + rng.gumbel(
+            0, 1, (images, 3)
+        )  # differences are logistic: Bradley and Terry's own world
+        choices = [
+            Said(str(n), layers[i], layers[j], "left" if row[i] > row[j] else "right")
+            for n, row in enumerate(worth)
+            for i, j in ((0, 1), (0, 2), (1, 2))
+        ]
+        found = {one.layer: one.value for one in strengths(layers, choices)}
+        covered += [found[name].low <= t <= found[name].high for name, t in zip(layers, true, strict=True)]  # type: ignore[operator]
+    assert (covered / worlds >= 0.91).all(), covered / worlds
+
+
 def test_the_paper_s_row_comes_out_of_the_paper_s_answers() -> None:
     """Table 2 of the paper has 38.2, 35.3 and 26.5 %: shares of 1,000 answers, say, ten about each image."""
     answers = ["left"] * 382 + ["right"] * 353 + ["tie"] * 265

@@ -1,7 +1,8 @@
 """CHAIR over layers: the objects that captions name, against those in the images (`captions/objects.py`).
 
 Images are found among the labels by the names of their files: `000000391895.jpg` and
-`COCO_val2014_000000391895.jpg` are image 391895. The figures are those of `sharecap score chair`.
+`COCO_val2014_000000391895.jpg` are image 391895, and any other is the one of just its name: cameras number
+their files too. The figures are those of `sharecap score chair`.
 """
 
 import re
@@ -16,6 +17,9 @@ from sharecap.records import Image
 
 CHAIR = ("chair_i", "chair_s", "object_recall")
 """Wrong mentions per mention; captions with a wrong one; objects named per object there."""
+
+
+_COCO = re.compile(r"(?:COCO_[A-Za-z0-9]+_)?([0-9]{12})")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,6 @@ class Chair:
     def label(self, image: Image) -> str | None:
         """The image's key among the labels, if it is there."""
         name = PurePosixPath(image.member or image.url.partition("?")[0] or image.path).stem
-        digits = re.search(r"[0-9]+$", name)
-        keys = [name, *([digits[0], digits[0].lstrip("0") or "0"] if digits else [])]
+        coco = _COCO.fullmatch(name)
+        keys = [name, *([coco[1], coco[1].lstrip("0") or "0"] if coco else [])]
         return next((key for key in keys if key in self.objects), None)

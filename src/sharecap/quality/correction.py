@@ -8,27 +8,26 @@ to 1.
 Pure. It must never make up a rate that no checked verdict speaks for.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharecap.errors import SharecapError
-from sharecap.statistics import LEVEL, RESAMPLES, Estimate
+from sharecap.quality.shares import wilson_bounds
+from sharecap.statistics import Estimate, Mean, intervals
 
 Counts = NDArray[np.float64]
 
-PRIOR = 0.5
-"""Jeffreys' half an answer of each kind: some checked verdicts without an error are no proof of none."""
 
-
-def corrected(said: Counts, checked: Counts, names: Sequence[str], *, seed: int = 0) -> list[Estimate]:
+def corrected(said: Counts, checked: Counts, names: Sequence[str]) -> list[Estimate]:
     """The true shares, each with its 95 % interval.
 
     `said` [images, k] counts what the judge said, `checked` [k, k] counts checked verdicts (row: what is
     true, column: what the judge said of it); they are to be drawn at random among those of each verdict of
-    the judge's. The interval holds both doubts: images are resampled, and what is true of each verdict drawn
-    from what the checks leave open.
+    the judge's, or among all. The interval holds both doubts: which images were drawn, and what the checks
+    leave open.
     `SharecapError` if the judge gave a verdict of which none was checked.
     """
     k = len(names)
@@ -38,13 +37,32 @@ def corrected(said: Counts, checked: Counts, names: Sequence[str], *, seed: int 
     if bare := [name for name, n, c in zip(names, total, checks, strict=True) if n and not c]:
         what = f"no checked claim that the judge called {bare[0]}, so its errors on such are unknown"
         raise SharecapError(what, todo="check some claims of every verdict, drawn at random")
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(said), np.full(len(said), 1 / len(said)), size=RESAMPLES) @ said
-    drawn /= np.maximum(drawn.sum(axis=1, keepdims=True), 1)
-    true = np.stack([rng.dirichlet(column + PRIOR, size=RESAMPLES) for column in checked.T], axis=1)
-    low, high = np.quantile(np.einsum("rs,rst->rt", drawn, true), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    value = checked @ (total / total.sum() / np.maximum(checks, 1))
-    return [
-        Estimate(float(v), float(min(a, v)), float(max(b, v)))
-        for v, a, b in zip(value, low, high, strict=True)
-    ]
+    images, claims = tuple(map(str, range(len(said)))), tuple(said.sum(axis=1).tolist())
+    true = checked / np.maximum(checks, 1)  # [k, k] of the claims of each verdict
+    found = intervals(
+        {
+            name: (Mean(1.0, images, tuple((said @ row).tolist()), claims),)
+            for name, row in zip(names, true, strict=True)
+        }
+    )
+    weights = total / total.sum()
+    return [_opened(found[name], row, weights, checks) for name, row in zip(names, true, strict=True)]
+
+
+def _opened(one: Estimate, true: Counts, weights: Counts, checks: Counts) -> Estimate:
+    """A share with its interval over images, opened by what the checks leave open of each verdict's rate.
+
+    Wilson's intervals of the rates, each weighted, and that over images add up by the squares of their arms
+    (MOVER: Zou, Huang and Zhang, CSDA 53, 2009). So no check without an error is proof of none, and no
+    error is made up: a prior's half an error in each verdict is more than there are where captions are good.
+    """
+    if one.low is None or one.high is None:
+        return one
+    below, above = [one.value - one.low], [one.high - one.value]
+    for weight, rate, n in zip(weights, true, checks, strict=True):
+        if n:
+            low, high = wilson_bounds(rate, n)
+            below.append(weight * (rate - low))
+            above.append(weight * (high - rate))
+    low, high = one.value - math.hypot(*below), one.value + math.hypot(*above)
+    return Estimate(one.value, max(0.0, low), min(1.0, high))

@@ -1,22 +1,18 @@
-"""Intervals of ratios of sums over images, and of paired differences: bootstrap over images.
+"""Ratios of sums over images, and paired differences of layers, with the intervals of `statistics.py`.
 
 A million images are resampled as 10,000 groups of them, drawn by digest: memory and time stay the same.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sharecap.quality.lexical import Pair
-from sharecap.statistics import Estimate
+from sharecap.quality.lexical import NUMBERS, Pair
+from sharecap.quality.shares import opened
+from sharecap.statistics import Estimate, ratios
 
-RESAMPLES = 1_000
-LEVEL = 0.95
 GROUPS = 10_000
-_BLOCK = 100
-"""Resamples in one matrix product; a divisor of `RESAMPLES`."""
 
 
 class Sums:
@@ -37,51 +33,45 @@ class Sums:
             places = [self._measures[name] for name in pairs]
             self._sums[group, column, places] += list(pairs.values())
 
-    def estimates(self) -> list[dict[str, Estimate]]:
-        """For each column, every measure that has a value. Nothing may be added any more."""
-        return self._told(*self._resampled)
-
-    def differences(self, pairs: list[tuple[int, int]]) -> list[dict[str, Estimate]]:
-        """For each pair of columns (a, b), every measure of a minus that of b, resampled together."""
-        point, drawn, behind = self._resampled
-        a, b = [one for one, _ in pairs], [other for _, other in pairs]
-        return self._told(point[a] - point[b], drawn[:, a] - drawn[:, b], np.minimum(behind[a], behind[b]))
-
-    def _told(
-        self, point: NDArray[np.float64], drawn: NDArray[np.float64], behind: NDArray[np.int64]
-    ) -> list[dict[str, Estimate]]:
-        return [
+    def told(
+        self, pairs: Sequence[tuple[int, int]] = ()
+    ) -> tuple[list[dict[str, Estimate]], list[dict[str, Estimate]]]:
+        """For each column all measures that have a value; for each pair of columns (a, b) those of a - b."""
+        number = len(self._measures)
+        alone, between = ratios(
+            self._sums.reshape(self._groups, -1, 2),
+            [(a * number + i, b * number + i) for a, b in pairs for i in range(number)],
+        )
+        behind = (self._sums[..., 1] > 0).sum(axis=0).ravel().tolist()
+        values = [
             {
-                name: _estimate(point[column, i], drawn[:, column, i], behind[column, i])
-                for name, i in self._measures.items()
-                if np.isfinite(point[column, i])
+                name: one if name in NUMBERS else opened(one, images)
+                for name, one, images in zip(self._measures, alone[at:], behind[at:], strict=False)
+                if one
             }
-            for column in range(len(point))
+            for at in range(0, len(alone), number)
         ]
-
-    @cached_property
-    def _resampled(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Values [columns, measures], resampled ones [resamples, columns, measures], groups behind each."""
-        rng, flat = np.random.default_rng(0), self._sums.reshape(self._groups, -1)
-        sums = np.empty((RESAMPLES, flat.shape[1]))
-        for first in range(0, RESAMPLES, _BLOCK):
-            drawn = (rng.integers(0, self._groups, self._groups) for _ in range(_BLOCK))
-            times = np.array([np.bincount(one, minlength=self._groups) for one in drawn], dtype=np.float64)
-            sums[first : first + _BLOCK] = times @ flat
-        shape = self._sums.shape[1:]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            point = self._sums.sum(0)
-            resampled = sums.reshape(RESAMPLES, *shape)
-            return (
-                point[..., 0] / point[..., 1],
-                resampled[..., 0] / resampled[..., 1],
-                (self._sums[..., 1] > 0).sum(0),
-            )
+        differences = [
+            {
+                name: one if name in NUMBERS else _apart(values[a][name], values[b][name], one)
+                for name, one in zip(self._measures, between[at:], strict=False)
+                if one
+            }
+            for (a, b), at in zip(pairs, range(0, len(between), number), strict=True)
+        ]
+        return values, differences
 
 
-def _estimate(point: float, drawn: NDArray[np.float64], groups: int) -> Estimate:
-    kept = drawn[np.isfinite(drawn)]
-    if groups < 2 or not len(kept):
-        return Estimate(float(point), None, None)
-    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(point), float(low), float(high))
+def _apart(a: Estimate, b: Estimate, found: Estimate) -> Estimate:
+    """The difference of two shares; of none or all by their own intervals (Newcombe, 1998)."""
+    if found.low is None or not {a.value, b.value} <= {0.0, 1.0}:
+        return found
+    assert a.low is not None
+    assert a.high is not None
+    assert b.low is not None
+    assert b.high is not None
+    return Estimate(
+        found.value,
+        found.value - math.hypot(a.value - a.low, b.high - b.value),
+        found.value + math.hypot(a.high - a.value, b.value - b.low),
+    )

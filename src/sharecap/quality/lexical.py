@@ -15,6 +15,9 @@ from sharecap.quality.tagging import PARTS, Word
 Pair = tuple[float, float]
 """(top, bottom) of a measure."""
 
+NUMBERS = ("words", "characters", "sentences", "mtld")
+"""Measures that are no shares."""
+
 SHORTEST_MTLD = 50
 """Words below which MTLD says little: a text must fall under the threshold at least once."""
 

@@ -156,14 +156,19 @@ def measure(
         if chair and not labelled:
             todo = "files must have the names of the labels' images, such as 000000391895.jpg"
             raise UsageError("the CHAIR labels are of none of these images", where=dataset, todo=todo)
-    estimates = sums.estimates() if apart else []
+    others = [len(names) + 2 * number for number in range(len(names) - 1)]
+    estimates, differences = sums.told([(at, at + 1) for at in others])
     return Quality(
         dataset=str(dataset),
         tagger=tagger.name,
         images=len(catalog),
         score=by,
         columns=_columns(
-            found, [str(s.config.get("captioner", "given")) for s in sealed], sums, len(catalog)
+            found,
+            [str(s.config.get("captioner", "given")) for s in sealed],
+            estimates[: len(names)],
+            [{}, *differences],
+            len(catalog),
         ),
         agreement=_agreement(found, tagger),
         labelled=labelled if chair else None,
@@ -198,10 +203,13 @@ def _add(sums: Sums, group: int, pairs: Sequence[Mapping[str, Pair] | None], lay
             sums.add(group, len(pairs) + 2 * (number - 1) + 1, first)
 
 
-def _columns(layers: list[_Layer], captioners: list[str], sums: Sums, images: int) -> list[Column]:
-    estimates = sums.estimates()
-    others = [len(layers) + 2 * number for number in range(len(layers) - 1)]
-    differences = [{}, *sums.differences([(at, at + 1) for at in others])]
+def _columns(
+    layers: list[_Layer],
+    captioners: list[str],
+    estimates: list[dict[str, Estimate]],
+    differences: list[dict[str, Estimate]],
+    images: int,
+) -> list[Column]:
     equal = min(len(layer.heap) for layer in layers)
     return [
         Column(
@@ -215,7 +223,7 @@ def _columns(layers: list[_Layer], captioners: list[str], sums: Sums, images: in
             in_both=layer.in_both,
         )
         for layer, captioner, measures, difference in zip(
-            layers, captioners, estimates[: len(layers)], differences, strict=True
+            layers, captioners, estimates, differences, strict=True
         )
     ]
 

@@ -15,23 +15,31 @@ def wilson(shares: Sequence[float]) -> Estimate:
     It stays within 0 and 1 and does not shrink to a point when all agree. Values between 0 and 1 vary less
     than the zeros and ones that it is made for, so with ties and several raters it is on the wide side.
     """
-    n, p = len(shares), sum(shares) / len(shares)
+    p = sum(shares) / len(shares)
+    return Estimate(p, *wilson_bounds(p, len(shares)))
+
+
+def wilson_bounds(p: float, n: float) -> tuple[float, float]:
+    """The interval of `n` values whose mean is `p`."""
     middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def shares_of(images: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> dict[str, Estimate]:
     """The share of each of `names` among `labels`, of which the i-th is about `images[i]`; {} without any.
 
-    Resampled over images. Where all labels agree, resamples would too, and the interval is Wilson's.
+    Resampled over images, but for what is said of none or of all.
     """
     if not labels:
         return {}
     clusters = tuple(images)
     scores = {name: (Mean(1.0, clusters, tuple(float(one == name) for one in labels)),) for name in names}
-    alike = len(set(images))
-    return {
-        name: wilson([one.value] * alike) if one.value in (0.0, 1.0) else one
-        for name, one in intervals(scores).items()
-    }
+    return {name: opened(one, len(set(images))) for name, one in intervals(scores).items()}
+
+
+def opened(share: Estimate, images: int) -> Estimate:
+    """The share, with Wilson's interval if it is none or all: resamples of what agrees are all alike."""
+    if share.value not in (0.0, 1.0):
+        return share
+    return Estimate(share.value, *wilson_bounds(share.value, images))

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
+from sharecap.quality.lexical import NUMBERS
 from sharecap.quality.measure import Column, Quality
 from sharecap.statistics import Estimate
-
-COUNTS = ("words", "characters", "sentences", "mtld")
-"""Measures that are no shares."""
 
 NAMES = {
     "chair_i": "CHAIRi",
@@ -86,7 +84,7 @@ def _differs(difference: Estimate | None) -> bool:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{value:.1f}" if name in COUNTS else f"{100 * value:.1f} %"
+    return f"{value:.1f}" if name in NUMBERS else f"{100 * value:.1f} %"
 
 
 def _share(value: float | None) -> str:
