@@ -144,11 +144,11 @@ def captions_of(design: Design) -> Source:
     if design.pretrain in CAPTIONS:
         return CAPTIONS[design.pretrain]
     wrong = f"-{design.mistakes:g}-wrong" if design.mistakes != MISTAKES else ""
-    return replace(
-        published.SHAREGPT4V_PT,
-        file=f"own/{design.pretrain}{wrong}.json",
-        origin="made by you: caption, mix or curate with sharecap, then export --format llava",
-    )
+    made = "caption, mix or curate with sharecap, then export --format llava"
+    if wrong:
+        made = f"your teacher's captions with {design.mistakes:.0%} of what they state changed"
+    file = f"own/{design.pretrain}{wrong}.json"
+    return replace(published.SHAREGPT4V_PT, file=file, origin=f"made by you: {made}")
 
 
 def details_of(design: Design) -> tuple[Source, ...]:
