@@ -161,8 +161,23 @@ def test_pictures_may_be_files_and_a_broken_one_is_named(llava: Llava, tmp_path:
 
 
 def test_a_query_too_long_for_the_model_is_refused(llava: Llava) -> None:
-    with pytest.raises(SharecapError, match=r"query 1 has [\d,]+ tokens where the model has 512 places"):
+    with pytest.raises(
+        SharecapError, match=r"\d+ tokens where the model has 512 places, for the answer too: query 1"
+    ):
         Generator(llava).generate([QUERIES[0], Query((), "very " * 600)], Decoding(max_new_tokens=10))
+
+
+def test_a_query_that_can_not_be_put_is_an_error_in_its_place_and_no_other_s(llava: Llava) -> None:
+    decoding = Decoding(max_new_tokens=10)
+    bad = (Query((), "very " * 600), Query((), "Red? </s>"), Query((picture(0),), "<image> or <image>?"))
+    asked = [*QUERIES[:2], bad[0], *QUERIES[2:4], *bad[1:]]
+    found = Generator(llava, 4).outcomes(asked, decoding)
+    wrong = [str(one) for one in found if isinstance(one, SharecapError)]
+    assert [one for one in found if isinstance(one, Reply)] == Generator(llava, 4).generate(
+        QUERIES[:4], decoding
+    )
+    assert [isinstance(one, Reply) for one in found] == [query not in bad for query in asked]
+    assert all(word in line for word, line in zip(("places", "</s>", "1 images"), wrong, strict=True))
 
 
 def test_a_reply_ends_where_the_model_has_no_place_left(llava: Llava) -> None:

@@ -125,6 +125,35 @@ class Generator:
 
         `ImageError` names a picture that can't be read, `SharecapError` one without room for an answer.
         """
+        prompts = self.prompts(queries)
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.reads))
+        order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
+        done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
+        replies = dict(zip(order, done, strict=True))
+        return [replies[i] for i in range(len(queries))]
+
+    def outcomes(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | SharecapError]:
+        """The same, but a query that can't be put has its error in its place, and all others are answered."""
+        try:
+            return [*self.generate(queries, decoding)]
+        except SharecapError:
+            refused = [self.refused(query) for query in queries]
+            if not any(refused):  # it is the model, not what it was asked
+                raise
+        put = [query for query, why in zip(queries, refused, strict=True) if why is None]
+        replies = iter(self.generate(put, decoding))
+        return [why or next(replies) for why in refused]
+
+    def refused(self, query: Query) -> SharecapError | None:
+        """Why a query can't be put: it is cut like all others, but alone. None: it can."""
+        try:
+            self.prompts([query])
+        except SharecapError as why:
+            return why
+        return None
+
+    def prompts(self, queries: Sequence[Query]) -> list[Document]:
+        """Each query as tokens; `SharecapError` names the first that can't be put to this model."""
         self.asked = {f"{i}.{j}": p for i, query in enumerate(queries) for j, p in enumerate(query.images)}
         prompts = self.cutter.documents(
             question([f"{i}.{j}" for j in range(len(query.images))], query.text, str(i))
@@ -132,15 +161,10 @@ class Generator:
         )
         for prompt in prompts:
             if len(prompt) >= self.reads:
-                what = (
-                    f"query {prompt.id} has {len(prompt):,} tokens where the model has {self.reads:,} places"
-                )
-                raise SharecapError(f"{what}, for the answer too", todo="shorten it, or use smaller pictures")
-        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.reads))
-        order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
-        done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
-        replies = dict(zip(order, done, strict=True))
-        return [replies[i] for i in range(len(queries))]
+                what = f"{len(prompt):,} tokens where the model has {self.reads:,} places, for the answer too"
+                todo = "shorten it, or use smaller pictures"
+                raise SharecapError(what, where=f"query {prompt.id}", todo=todo)
+        return prompts
 
     def within_memory(
         self, queries: Sequence[Query], prompts: Sequence[Document], decoding: Decoding

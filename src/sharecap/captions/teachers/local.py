@@ -3,7 +3,8 @@
 Requests that wait at the same time are answered in one call, by one worker thread that owns the writers: more
 of them than are written at a time, so that a caption that ends makes room for another. A caption that begins
 to go round in circles is led out of them, and a captioner that was trained to abstain leaves out what names
-it isn't sure of (`names.py`).
+it isn't sure of (`names.py`). A picture or words that the model can't be asked about cost that one caption:
+they must never stop the others.
 torch is imported when the first request comes, never before.
 """
 
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharecap import artifact
-from sharecap.captions.captioner import ANYWHERE, Answer, FatalError, Place, Request, Sampling
+from sharecap.captions.captioner import (
+    ANYWHERE,
+    Answer,
+    FatalError,
+    Place,
+    RejectedError,
+    Request,
+    Sampling,
+)
 from sharecap.captions.names import sure_of
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
@@ -137,11 +146,11 @@ class LocalCaptioner:
         )
         replies = iter(self._writers.generate(queries, decoding))
         outcomes: list[Answer | SharecapError] = []
-        for picture in pictures:
-            if isinstance(picture, ImageError):
-                outcomes.append(picture)
+        for picture, request in zip(pictures, requests, strict=True):
+            reply = picture if isinstance(picture, ImageError) else next(replies)
+            if isinstance(reply, SharecapError):
+                outcomes.append(_refused(request, reply))
             else:
-                reply = next(replies)
                 text = reply.text if self._least is None else sure_of(reply.text, reply.chances, self._least)
                 outcomes.append(Answer(text, reply.finish_reason, reply.usage))
         return outcomes
@@ -160,6 +169,14 @@ def _picture(request: Request) -> "Image | ImageError":
         return decode_rgb(verified(request.image), place_of(request.image))
     except ImageError as error:
         return error
+
+
+def _refused(request: Request, why: SharecapError) -> SharecapError:
+    """Why this one has no caption, with its picture's name: the model knows it by its place in the batch."""
+    where = place_of(request.image)
+    if isinstance(why, ImageError):
+        return ImageError(why.reason, why.what, where, why.todo)
+    return RejectedError(why.what, where=where, todo=why.todo)
 
 
 def _weights_digest(directory: Path) -> str:
