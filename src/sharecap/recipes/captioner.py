@@ -204,7 +204,7 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
             shutil.rmtree(place / MODEL)
             (place / BEST).rename(place / MODEL)
         told_chances = replace(decoding, chances=asked.wrong_names is not None)
-        replies = said_of(found.held_out, told_chances, load(place / MODEL))
+        replies = said_of(found.held_out, told_chances, Generator.load(place / MODEL, BATCH))
         sure = None
         if asked.wrong_names is not None:
             words = [pair.caption.text for pair in found.held_out]
@@ -241,15 +241,14 @@ def name_of(share: float) -> str:
     return ALL if share == 1 else f"{share:g}"
 
 
-def said_of(pairs: Sequence[Pair], decoding: Decoding, model: Llava) -> list[Reply]:
+def said_of(pairs: Sequence[Pair], decoding: Decoding, generator: Generator) -> list[Reply]:
     """What the model says of the pictures when it is asked as in training."""
-    queries = [Query((pair.file,), pair.prompt) for pair in pairs]
-    return Generator(model, BATCH).generate(queries, decoding)
+    return generator.generate([Query((pair.file,), pair.prompt) for pair in pairs], decoding)
 
 
 def quality_of(pairs: Sequence[Pair], decoding: Decoding, model: Llava) -> float:
-    """The mean likeness of the model's captions to the teacher's."""
-    replies = said_of(pairs, decoding, model)
+    """The mean likeness of the model's captions to the teacher's, where the model is."""
+    replies = said_of(pairs, decoding, Generator(model, BATCH))
     return fmean(likeness(reply.text, pair.caption.text) for pair, reply in zip(pairs, replies, strict=True))
 
 
