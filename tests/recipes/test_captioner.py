@@ -179,7 +179,7 @@ def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> 
 def test_what_is_held_out_is_captioned_on_the_gpu_where_there_is_one(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: object, llava: Llava, rows: object, to: Path, *_: object, **__: object) -> object:
+    def train(_c: object, llava: Llava, _r: object, to: Path, *_: object, **__: object) -> object:
         folder.save(llava, to / "model")
         return {"steps": 1, "best_step": 1}
 
