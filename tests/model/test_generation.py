@@ -137,6 +137,24 @@ def test_the_plain_template_captions_without_a_question_and_stops_at_the_line_en
     assert plain.tokenizer.decode(ids[0, llava.image_tokens :]).strip() == replies[0].text
 
 
+def test_a_reply_ends_at_the_model_s_own_end_tokens_too(
+    llava: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = Decoding(max_new_tokens=24)
+    before = Generator(llava, 4).generate(QUERIES, decoding)
+    said = llava.tokenizer(before[0].text, add_special_tokens=False)["input_ids"]
+    own, configured = int(said[len(said) // 2]), llava.model.generation_config
+    monkeypatch.setattr(configured, "eos_token_id", [configured.eos_token_id, own])
+    replies = Generator(llava, 4).generate(QUERIES, decoding)
+    theirs = [by_transformers(llava, query, decoding) for query in QUERIES]
+    assert [reply.usage for reply in replies] == [reply.usage for reply in theirs]
+    assert before[0].text.startswith(replies[0].text)
+    assert len(replies[0].text) < len(before[0].text)
+    assert replies[0].finish_reason == "stop"
+    monkeypatch.setattr(configured, "eos_token_id", own)  # the template's own end stays one
+    assert Generator(llava, 4).generate(QUERIES, decoding) == replies
+
+
 def test_a_query_may_bound_its_own_reply(llava: Llava) -> None:
     queries = [Query(query.images, query.text, 1 + i % 5) for i, query in enumerate(QUERIES)]
     whole = Generator(llava, 3).generate(QUERIES, Decoding(max_new_tokens=24))

@@ -28,7 +28,7 @@ from sharecap.errors import SharecapError
 from sharecap.model import qwen
 from sharecap.model.build import Llava
 from sharecap.model.cohorts import Cohort, Slab, write
-from sharecap.model.folder import load
+from sharecap.model.folder import listed, load
 from sharecap.model.loops import Loops
 from sharecap.model.pixels import Patches, Pixels, framed
 from sharecap.records import Usage
@@ -92,6 +92,8 @@ class Generator:
             template_named(llava.template, llava.processor),
             places if isinstance(places, int) else lambda name: places(self.asked[name]),
         )
+        # Like `generate`: a model whose template ends an answer with one token may have been taught another.
+        self.ends = frozenset(listed(llava.model.generation_config.eos_token_id))
 
     @classmethod
     def load(
@@ -201,7 +203,7 @@ class Generator:
             for row in reversed(range(len(cohort))):  # the last first: dropping moves only what is done with
                 owner = cohort.owners[row]
                 said[owner].append(tokens[row])
-                if self.ended(said[owner]) or len(said[owner]) >= most[owner]:
+                if self.end(said[owner]) or len(said[owner]) >= most[owner]:
                     cohort.drop(row)
 
         while True:
@@ -303,13 +305,18 @@ class Generator:
             vectors[ids == self.cutter.image_id] = features[chosen].flatten(0, 1)
         return vectors, mask, (mask.cumsum(1) - 1).clamp(min=0), {}
 
-    def ended(self, ids: Sequence[int]) -> bool:
-        return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending
+    def end(self, ids: Sequence[int]) -> int:
+        """How many tokens at the end of `ids` end the reply: the template's, or one of the model's."""
+        ending = self.cutter.ending
+        if tuple(ids[-len(ending) :]) == ending:
+            return len(ending)
+        return int(bool(ids) and ids[-1] in self.ends)
 
     def reply(self, prompt: Document, ids: list[int], chances: Sequence[float]) -> Reply:
-        words = ids[: -len(self.cutter.ending)] if self.ended(ids) else ids
+        end = self.end(ids)
+        words = ids[: len(ids) - end]
         text = self.text(words)
-        reason = "stop" if self.ended(ids) else "length"
+        reason = "stop" if end else "length"
         ahead = len(text) - len(text.lstrip())
         # A piece of a letter in several bytes shows as one sign: no end goes beyond the text's.
         ends = (
