@@ -118,6 +118,25 @@ def test_other_weights_are_another_captioner(model: Path, tmp_path: Path) -> Non
     assert open_teacher(f"local:{other}").fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "merges.txt", "vocab.txt", "tokenizer.json"])
+def test_another_template_or_tokenizer_is_another_captioner(tmp_path: Path, name: str) -> None:
+    for part in ("config.json", "model.safetensors", "README.md", name):
+        (tmp_path / part).write_text("{}")
+    first = open_teacher(f"local:{tmp_path}").fingerprint
+    (tmp_path / "README.md").write_text("Another one's words.")
+    assert open_teacher(f"local:{tmp_path}").fingerprint == first
+    (tmp_path / name).write_text("[]")
+    assert open_teacher(f"local:{tmp_path}").fingerprint != first
+
+
+def test_a_model_without_such_files_is_known_as_before(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for part in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "model" / part).write_text("{}")
+    known = "5d57d1b01d9104f5ac799256ffb389618c4fc8e147d46736f32b52a6e52e35c8"
+    assert open_teacher(f"local:{tmp_path / 'model'}").fingerprint == f"model:{known}"
+
+
 def test_a_directory_without_weights_is_one_clear_error(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

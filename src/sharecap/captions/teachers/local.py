@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 PIXELS = 1 << 29
 """Decoded pictures that wait for their captions: at three bytes each this is 1.5 GiB."""
 
+READ = ("*.json", "*.safetensors", "*.bin", "*.model", "*.jinja", "*.tiktoken", "merges.txt", "vocab.txt")
+"""What loading reads of a model's folder: configurations, weights, tokenizer, chat template."""
+
 Waiting = tuple[Request, "asyncio.Future[Answer]"]
 
 
@@ -52,7 +55,7 @@ class LocalCaptioner:
             todo = "give the directory of a model that sharecap trained or saved"
             raise UsageError("not a model directory", where=directory, todo=todo)
         self.directory, self.name = directory, directory.resolve().name
-        self.fingerprint = f"{self.name}:{_weights_digest(directory)}"
+        self.fingerprint = f"{self.name}:{_model_digest(directory)}"
         self._batch_size = batch_size
         self.concurrency = 4 * batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
@@ -179,15 +182,13 @@ def _refused(request: Request, why: SharecapError) -> SharecapError:
     return RejectedError(why.what, where=where, todo=why.todo)
 
 
-def _weights_digest(directory: Path) -> str:
-    """What tells these weights from others: the artifact's digest, or one over configuration and weights."""
+def _model_digest(directory: Path) -> str:
+    """What tells this model from others: the artifact's digest, or one over all files that loading reads."""
     manifest = directory / artifact.MANIFEST
     if manifest.is_file():
         return artifact.read(directory).digest
     total = hashlib.sha256()
-    for path in sorted(
-        p for p in directory.rglob("*") if p.suffix in (".json", ".safetensors", ".model", ".bin")
-    ):
+    for path in sorted(p for p in directory.rglob("*") if any(map(p.match, READ))):
         total.update(
             json.dumps([path.relative_to(directory).as_posix(), artifact.file_digest(path)]).encode()
         )
