@@ -126,6 +126,33 @@ def test_the_paper_s_half_of_any_tower_learns_by_default(place: Path) -> None:
         recipe(place / "dataset")
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("vision_config", {"num_hidden_layers": "many"}),
+        ("text_config", {"vocab_size": []}),
+        ("model_type", 7),
+    ],
+)
+def test_a_model_with_odd_values_in_its_configuration_is_one_clear_line(
+    place: Path, tmp_path: Path, part: str, values: object
+) -> None:
+    config = json.loads((place / "model/config.json").read_text())
+    config[part] = config[part] | values if isinstance(values, dict) else values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="not a vision-language model's directory") as caught:
+        recipe(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_that_is_not_there_is_never_asked_for_at_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captioner.AutoConfig, "from_pretrained", lambda *_: pytest.fail("asked for"))
+    with pytest.raises(UsageError, match=r"no such model directory: nobody/nowhere\. give the directory"):
+        recipe(Path("nobody/nowhere"))
+
+
 def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> None:  # noqa: F811
     words = ("captioner", "train", place / "dataset", "teacher", "--from", place / "model")
     words = (*words, "--to", place / "made", "--held-out", "0.2", "--wrong-names", "0.3", *QUICK)

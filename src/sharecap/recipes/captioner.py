@@ -30,7 +30,7 @@ from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import held
 from sharecap.images.duplicates import BITS, cluster, read_hashes
-from sharecap.model.build import Llava
+from sharecap.model.build import Llava, first_line
 from sharecap.model.card import CARD, Score, card
 from sharecap.model.folder import abstain, load, template_of
 from sharecap.model.generation import Decoding, Generator, Query, Reply
@@ -95,13 +95,16 @@ class Split:
 
 def recipe(start: Path) -> Recipe:
     """How a captioner trains by default: all parts, the tower from its latter half on, as in the paper."""
+    todo = "give the directory of a LLaVA or Qwen-VL model"
+    if not start.is_dir():  # else the name would be asked for at the hub
+        raise UsageError("no such model directory", where=start, todo=todo)
     try:
         config: Any = AutoConfig.from_pretrained(str(start))
         vision = config.vision_config
-    except (OSError, ValueError, AttributeError):
-        todo = "give the directory of a LLaVA or Qwen-VL model"
-        raise UsageError("not a vision-language model's directory", where=start, todo=todo) from None
-    blocks = getattr(vision, "num_hidden_layers", None) or vision.depth
+        blocks = getattr(vision, "num_hidden_layers", None) or vision.depth
+    except Exception as error:  # noqa: BLE001 - whatever odd values in a config.json make its classes raise
+        what = f"not a vision-language model's directory ({first_line(error)})"
+        raise UsageError(what, where=start, todo=todo) from None
     rules = (Rule("vision", 2e-5, from_block=blocks // 2), Rule("projector", 2e-5), Rule("language", 2e-5))
     template = template_of(start, "own" if config.model_type.startswith("qwen") else "vicuna_v1")
     training = TrainConfig(
