@@ -1,18 +1,22 @@
 """The local captioner: a model directory that captions like any teacher, in batches."""
 
 import asyncio
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from sharecap.captions.captioner import Request, Sampling
+from sharecap.captions.captioner import Answer, RejectedError, Request, Sampling
 from sharecap.captions.gates import Thresholds
-from sharecap.captions.layer import read_layer
+from sharecap.captions.layer import read_layer, read_missing
 from sharecap.captions.names import names_in, sure_of
+from sharecap.captions.prompts import load_pack
 from sharecap.captions.run import run
 from sharecap.captions.teachers import open_teacher
 from sharecap.errors import SharecapError
+from sharecap.images.add import add
 from sharecap.images.catalog import Catalog
 
 pytest.importorskip("torch")
@@ -20,7 +24,8 @@ pytest.importorskip("torch")
 from sharecap.model.folder import abstain, save
 from sharecap.model.generation import Decoding, Generator, Query
 
-from ..model.tiny import tiny_llava
+from ..model.tiny import picture, tiny_llava
+from ..model.tiny_qwen import qwen_folder
 
 FEW = Sampling(max_tokens=12)
 
@@ -113,6 +118,25 @@ def test_other_weights_are_another_captioner(model: Path, tmp_path: Path) -> Non
     assert open_teacher(f"local:{other}").fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "merges.txt", "vocab.txt", "tokenizer.json"])
+def test_another_template_or_tokenizer_is_another_captioner(tmp_path: Path, name: str) -> None:
+    for part in ("config.json", "model.safetensors", "README.md", name):
+        (tmp_path / part).write_text("{}")
+    first = open_teacher(f"local:{tmp_path}").fingerprint
+    (tmp_path / "README.md").write_text("Another one's words.")
+    assert open_teacher(f"local:{tmp_path}").fingerprint == first
+    (tmp_path / name).write_text("[]")
+    assert open_teacher(f"local:{tmp_path}").fingerprint != first
+
+
+def test_a_model_without_such_files_is_known_as_before(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for part in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "model" / part).write_text("{}")
+    known = "5d57d1b01d9104f5ac799256ffb389618c4fc8e147d46736f32b52a6e52e35c8"
+    assert open_teacher(f"local:{tmp_path / 'model'}").fingerprint == f"model:{known}"
+
+
 def test_a_directory_without_weights_is_one_clear_error(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
@@ -120,3 +144,56 @@ def test_a_directory_without_weights_is_one_clear_error(dataset: Path, tmp_path:
         run(dataset, f"local:{tmp_path / 'model'}", "unified", "own")
     assert caught.value.exit_code == 1
     assert str(tmp_path / "model") in str(caught.value)
+
+
+def test_words_that_came_with_a_picture_never_stop_a_run(model: Path, tmp_path: Path) -> None:
+    words = ["Sale: <s>20 dollars</s>", "<image><image>", "a dog", "</s>", "<pad> USER:"]
+    with tarfile.open(tmp_path / "shop.tar", "w") as tar:
+        for number, text in enumerate(words):
+            shown = io.BytesIO()
+            picture(number).save(shown, "PNG")
+            for ending, content in (("txt", text.encode()), ("png", shown.getvalue())):
+                member = tarfile.TarInfo(f"{number:03}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    add([tmp_path / "shop.tar"], tmp_path / "dataset")
+    pack = load_pack("unified").with_options(context=["alt_text"])
+    report = run(tmp_path / "dataset", f"local:{model}", pack, "own", sampling=FEW)
+    assert report.captions + sum(report.failures.values()) == len(words)
+    assert "rejected" not in report.failures
+
+
+def test_words_that_the_model_can_not_be_asked_cost_one_caption_alone(dataset: Path, model: Path) -> None:
+    images = list(Catalog.open(dataset))[:4]
+    teacher = open_teacher(f"local:{model}", batch_size=5)
+    asked = ["Describe it.", "Describe it: <pad>", "Describe it. " + "very " * 600, "Describe it."]
+
+    async def ask() -> list[Answer | BaseException]:
+        requests = [Request(image, text, FEW) for image, text in zip(images, asked, strict=True)]
+        answers = await asyncio.gather(*map(teacher.answer, requests), return_exceptions=True)
+        await teacher.close()
+        return list(answers)
+
+    first, marked, long, last = asyncio.run(ask())
+    assert isinstance(first, Answer)
+    assert isinstance(last, Answer)
+    assert isinstance(marked, RejectedError)
+    assert isinstance(long, RejectedError)
+    assert (marked.where, long.where) == (images[1].path, images[2].path)
+    assert "special token <pad>" in marked.what
+    assert "tokens where the model has 512 places" in long.what
+
+
+def test_a_picture_that_is_a_mere_line_is_one_named_failure(tmp_path: Path) -> None:
+    place = tmp_path / "pictures" / "coco"
+    place.mkdir(parents=True)
+    for number in range(4):
+        picture(number, *((40, 28) if number else (600, 2))).save(place / f"{number}.png")
+    add([place.parent], tmp_path / "dataset")
+    teacher = f"local:{qwen_folder(tmp_path / 'qwen')}"
+    report = run(tmp_path / "dataset", teacher, "unified", "own", sampling=FEW)
+    assert report.captions + sum(report.failures.values()) == 4
+    assert report.failures["image_malformed"] == 1
+    line = next(image for image in Catalog.open(tmp_path / "dataset") if image.height == 2)
+    (why,) = (m.error for m in read_missing(tmp_path / "dataset", "own") if m.image_id == line.id)
+    assert why == "600 x 2 pixels, more than 200 times as long as wide"

@@ -60,6 +60,11 @@ def test_an_answer_without_words_is_empty(text: str) -> None:
         "A start. " + "no " * 30,
         "哈" * 150,
         "A wall with " + "!?" * 60,
+        "这是一只红色的猫坐在蓝色的沙发上。" * 9,
+        "这是一只红色的猫坐在蓝色的沙发上，" * 4,
+        "图中有两只小猫和一只狗。" + "天空非常蓝而且没有云！船是红色的。" * 4,
+        "赤い猫が青いソファに座っています。" * 4,
+        " ".join(f"word{n}" for n in range(42)) + " " + " ".join(f"word{n}" for n in range(42)) * 8,
         "One boat is red, two are blue. Three are green here. " + "The sky is very blue. A boat is red. " * 4,
     ],
 )
@@ -112,6 +117,11 @@ def test_an_announcement_or_a_templates_marks_are_boilerplate(text: str) -> None
         "no no no: three words on a wall, painted in black.",
         "Eine Katze sitzt auf der Mauer und schaut in die Sonne.",
         "一只猫坐在墙上晒太阳，旁边有一棵树。",
+        "左上角有一个小的红色圆形。右上角有一个小的红色方形。左下角有一个小的红色圆环。右下角有一个小的红色星形。",
+        "有一个红色的圆，有一个红色的圆，还有一个红色的圆。背景是白色的，看起来很干净。",
+        "画面中有一只狗。画面右边有一只狗。画面左边也有一只狗。三只狗都在草地上奔跑，远处是蓝天白云和一排高大的树。",
+        "哈哈哈哈！他笑了。孩子们也笑了：“哈哈哈哈！”墙上写着“出口”两个字，下面写着“入口”两个字。",
+        "赤い丸が左上に、赤い四角が右上に、赤い輪が左下に、赤い星が右下にあります。背景は白です。",
     ],
 )
 def test_a_caption_is_left_alone(text: str) -> None:

@@ -10,7 +10,13 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    pipeline,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from sharecap.artifact import files_digest
@@ -269,6 +275,7 @@ CHANGES: dict[str, Callable[[dict[str, dict[str, object]]], object]] = {
     "another tower": tower_of_another_kind,
     "windows": lambda x: x["text_config"].update(model_type="mistral", sliding_window=16),
     "another size": lambda x: x["text_config"].update(num_hidden_layers=3),
+    "a kind that is a list": lambda x: x.update(model_type=["llava"]),  # type: ignore[call-overload]
     "no such layer": lambda x: x.update(vision_feature_layer=-9),  # type: ignore[call-overload]
 }
 
@@ -284,6 +291,7 @@ def broken(saved: Path, directory: Path, how: str) -> Path:
     weights, config = directory / "model.safetensors", directory / "config.json"
     texts = {
         "config is no object": (config, "[]"),
+        "config of brackets": (config, "[" * 100_000),
         "another kind": (config, json.dumps({"model_type": "llama"})),
         "odd note": (directory / "sharecap.json", "{}"),
         "unknown template": (directory / "sharecap.json", '{"template": "v9"}'),
@@ -296,6 +304,10 @@ def broken(saved: Path, directory: Path, how: str) -> Path:
         changed = json.loads(config.read_text())
         CHANGES[how](changed)
         config.write_text(json.dumps(changed))
+    elif how == "more tokens":
+        tokenizer = AutoTokenizer.from_pretrained(str(saved))
+        tokenizer.add_tokens(["<one>", "<two>"])
+        tokenizer.save_pretrained(directory)
     elif how == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
     elif how == "pickled":
@@ -317,6 +329,12 @@ def broken(saved: Path, directory: Path, how: str) -> Path:
         ("no config", "not a model .no readable config.json."),
         ("config is no object", "not a model .no readable config.json."),
         ("another kind", "not a LLaVA or Qwen3-VL but 'llama'"),
+        ("a kind that is a list", "not a LLaVA or Qwen3-VL but .'llava'."),
+        ("config of brackets", "not a model .no readable config.json."),
+        (
+            "more tokens",
+            "damaged model .2 of its tokenizer's tokens have no vectors, first '<one>'.",
+        ),
         ("no weights", "damaged model"),
         ("cut weights", "damaged model"),
         ("no tokenizer", "damaged model"),

@@ -137,6 +137,24 @@ def test_the_plain_template_captions_without_a_question_and_stops_at_the_line_en
     assert plain.tokenizer.decode(ids[0, llava.image_tokens :]).strip() == replies[0].text
 
 
+def test_a_reply_ends_at_the_model_s_own_end_tokens_too(
+    llava: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = Decoding(max_new_tokens=24)
+    before = Generator(llava, 4).generate(QUERIES, decoding)
+    said = llava.tokenizer(before[0].text, add_special_tokens=False)["input_ids"]
+    own, configured = int(said[len(said) // 2]), llava.model.generation_config
+    monkeypatch.setattr(configured, "eos_token_id", [configured.eos_token_id, own])
+    replies = Generator(llava, 4).generate(QUERIES, decoding)
+    theirs = [by_transformers(llava, query, decoding) for query in QUERIES]
+    assert [reply.usage for reply in replies] == [reply.usage for reply in theirs]
+    assert before[0].text.startswith(replies[0].text)
+    assert len(replies[0].text) < len(before[0].text)
+    assert replies[0].finish_reason == "stop"
+    monkeypatch.setattr(configured, "eos_token_id", own)  # the template's own end stays one
+    assert Generator(llava, 4).generate(QUERIES, decoding) == replies
+
+
 def test_a_query_may_bound_its_own_reply(llava: Llava) -> None:
     queries = [Query(query.images, query.text, 1 + i % 5) for i, query in enumerate(QUERIES)]
     whole = Generator(llava, 3).generate(QUERIES, Decoding(max_new_tokens=24))
@@ -161,8 +179,23 @@ def test_pictures_may_be_files_and_a_broken_one_is_named(llava: Llava, tmp_path:
 
 
 def test_a_query_too_long_for_the_model_is_refused(llava: Llava) -> None:
-    with pytest.raises(SharecapError, match=r"query 1 has [\d,]+ tokens where the model has 512 places"):
+    with pytest.raises(
+        SharecapError, match=r"\d+ tokens where the model has 512 places, for the answer too: query 1"
+    ):
         Generator(llava).generate([QUERIES[0], Query((), "very " * 600)], Decoding(max_new_tokens=10))
+
+
+def test_a_query_that_can_not_be_put_is_an_error_in_its_place_and_no_other_s(llava: Llava) -> None:
+    decoding = Decoding(max_new_tokens=10)
+    bad = (Query((), "very " * 600), Query((), "Red? </s>"), Query((picture(0),), "<image> or <image>?"))
+    asked = [*QUERIES[:2], bad[0], *QUERIES[2:4], *bad[1:]]
+    found = Generator(llava, 4).outcomes(asked, decoding)
+    wrong = [str(one) for one in found if isinstance(one, SharecapError)]
+    assert [one for one in found if isinstance(one, Reply)] == Generator(llava, 4).generate(
+        QUERIES[:4], decoding
+    )
+    assert [isinstance(one, Reply) for one in found] == [query not in bad for query in asked]
+    assert all(word in line for word, line in zip(("places", "</s>", "1 images"), wrong, strict=True))
 
 
 def test_a_reply_ends_where_the_model_has_no_place_left(llava: Llava) -> None:

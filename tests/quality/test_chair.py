@@ -97,6 +97,7 @@ def test_tables_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "singularize_table.json").write_text('["dogs"]')
     with pytest.raises(SharecapError, match="expected a JSON object, plural to singular"):
         read_vocabulary(tmp_path)
-    (tmp_path / "singularize_table.json").write_text("{")
-    with pytest.raises(SharecapError, match="not JSON"):
-        read_vocabulary(tmp_path)
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "singularize_table.json").write_text(text)
+        with pytest.raises(SharecapError, match="not JSON"):
+            read_vocabulary(tmp_path)

@@ -14,6 +14,7 @@ from sharecap.quality.wording import (
     prefer_prompt,
     read_choice,
     read_claims,
+    read_letter,
     read_questions,
     read_verdict,
     split_prompt,
@@ -83,11 +84,43 @@ def test_a_verdict_is_its_word(word: str) -> None:
         "not supported",
         "supported? no, contradicted",
         "supported, but not quite",
+        "Supported: no.",
+        "supported? No, it is another dog",
+        "**Contradicted**: False.",
+        "Supported. It isn't there.",
+        "supported or unverifiable",
+        "partly supported",
+        "Supported, partly.",
         "1",
     ],
 )
 def test_no_other_words_are_a_verdict(answer: str) -> None:
     assert read_verdict(answer) is None
+
+
+def test_a_reason_may_speak_of_what_is_missing() -> None:
+    assert read_verdict("Contradicted: there is no dog.") == "contradicted"
+    assert read_verdict("Supported: yes.") == "supported"
+
+
+def test_a_letter_is_one_letter_and_never_the_first_of_two() -> None:
+    for answer in ("B", " (B) ", "B.", "**B**", "B) A red car", "B: blue", "B) b, as in B) b"):
+        assert read_letter(answer) == "B"
+    for answer in (
+        "A) or C)",
+        "A. or C",
+        "A: and B",
+        "A) a C) c",
+        "A) / (D)",
+        "A or C",
+        "AB",
+        "a",
+        "F",
+        "",
+        "Blue",
+        "A) B) C) D)",
+    ):
+        assert read_letter(answer) is None
 
 
 def test_a_choice_is_a_digit_alone() -> None:
@@ -140,4 +173,4 @@ def test_no_answer_breaks_a_reader(answer: str) -> None:
         read_questions(answer, 5),
     ):
         assert found is None or found
-    assert wording.read_letter(answer) in {None, *"ABCDE"}
+    assert read_letter(answer) in {None, *"ABCDE"}

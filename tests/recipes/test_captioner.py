@@ -1,11 +1,14 @@
 """Captioners: who is held out, what is learned, what the command says, and what a curve foretells."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sharecap.artifact import read
@@ -16,9 +19,12 @@ from sharecap.errors import UsageError
 from sharecap.images.add import add
 from sharecap.images.catalog import Catalog
 from sharecap.model import folder
-from sharecap.recipes.captioner import Asked, recipe, split
-from sharecap.recipes.captioner_curve import doubled
-from sharecap.records import Caption
+from sharecap.model.build import Llava
+from sharecap.model.generation import Reply
+from sharecap.recipes import captioner
+from sharecap.recipes.captioner import Asked, lines_of, make_captioner, recipe, split
+from sharecap.recipes.captioner_curve import doubled, likenesses
+from sharecap.records import Caption, Usage
 from tests.captions.conftest import Typed, typed  # noqa: F401 - a fixture
 from tests.model.tiny import tiny_llava
 
@@ -120,6 +126,33 @@ def test_the_paper_s_half_of_any_tower_learns_by_default(place: Path) -> None:
         recipe(place / "dataset")
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("vision_config", {"num_hidden_layers": "many"}),
+        ("text_config", {"vocab_size": []}),
+        ("model_type", 7),
+    ],
+)
+def test_a_model_with_odd_values_in_its_configuration_is_one_clear_line(
+    place: Path, tmp_path: Path, part: str, values: object
+) -> None:
+    config = json.loads((place / "model/config.json").read_text())
+    config[part] = config[part] | values if isinstance(values, dict) else values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="not a vision-language model's directory") as caught:
+        recipe(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_that_is_not_there_is_never_asked_for_at_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captioner.AutoConfig, "from_pretrained", lambda *_: pytest.fail("asked for"))
+    with pytest.raises(UsageError, match=r"no such model directory: nobody/nowhere\. give the directory"):
+        recipe(Path("nobody/nowhere"))
+
+
 def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> None:  # noqa: F811
     words = ("captioner", "train", place / "dataset", "teacher", "--from", place / "model")
     words = (*words, "--to", place / "made", "--held-out", "0.2", "--wrong-names", "0.3", *QUICK)
@@ -170,6 +203,27 @@ def test_train_then_caption_with_what_was_trained(place: Path, typed: Typed) -> 
     assert all(said[line["image"]] == line["captioner"] for line in ended)
 
 
+def test_what_is_held_out_is_captioned_on_the_gpu_where_there_is_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(_c: object, llava: Llava, _r: object, to: Path, *_: object, **__: object) -> object:
+        folder.save(llava, to / "model")
+        return {"steps": 1, "best_step": 1}
+
+    moved: list[object] = []
+
+    def move(model: torch.nn.Module, *where: object, **_: object) -> torch.nn.Module:
+        moved.append(where[0])
+        return model
+
+    monkeypatch.setattr(captioner, "train", train)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    made = make_captioner(asked(place), recipe(place / "model"), tmp_path, lambda _: nullcontext(None))
+    assert made.metrics["held_out"] > 0
+    assert moved == ["cuda"]
+
+
 def test_a_curve_of_four_captioners_with_a_picture(place: Path, typed: Typed) -> None:  # noqa: F811
     words = ("captioner", "curve", place / "dataset", "teacher", "--from", place / "model")
     given = ("--held-out", "0.2", "--wrong-names", "0.3")
@@ -193,6 +247,13 @@ def test_doubling_follows_a_power_of_the_number_of_captions() -> None:
     assert doubled(captions, quality) == pytest.approx(expected)
     assert doubled(captions, np.array([0.5] * 4)) == pytest.approx(0)
     assert doubled(captions, np.ones(4)) == pytest.approx(0)
+
+
+def test_likenesses_are_read_whatever_the_captions_hold(place: Path, tmp_path: Path) -> None:
+    pair = split(asked(place)).held_out[0]
+    odd = replace(pair, caption=replace(pair.caption, text="A\u2028red\u2029circle\u0085and\x1cone.\n"))
+    (tmp_path / "held_out.jsonl").write_text("".join(lines_of([odd], [Reply("A\u2028", "stop", Usage())])))
+    assert likenesses(tmp_path / "held_out.jsonl") == {pair.image.id: ("coco", pytest.approx(0, abs=1))}
 
 
 def test_a_layer_that_is_too_small_to_hold_out_is_refused(place: Path, typed: Typed) -> None:  # noqa: F811

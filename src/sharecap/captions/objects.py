@@ -122,7 +122,7 @@ def objects_file(labels: Path) -> Path:
 def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # also brackets by the thousand
         raise SharecapError(f"not JSON ({error})", where=path, todo="is the file complete?") from None
 
 

@@ -72,6 +72,17 @@ MAX_BYTES = 1_000_000
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
+_HOSTILE = re.compile(
+    r"<{2,}|>{2,}"  # what could end the delimiters
+    r"|<[|｜][^<>\s]{1,40}[|｜]>"  # <|im_end|>, <|image_pad|> and their like
+    r"|</?(?:s|bos|eos|unk|pad|mask|cls|sep|im_start|im_end|start_of_turn|end_of_turn|end_of_utterance"
+    r"|image|video|audio|img|im_patch|image_soft_token|start_of_image|end_of_image|IMG_CONTEXT)>"
+    r"|\[(?:/?INST|IMG|IMG_BREAK|IMG_END|BOS|EOS|UNK|PAD|MASK|CLS|SEP)\]"
+)
+"""What no text from outside brings into a prompt. To a model's tokenizer some of it isn't words but a turn's
+end or a picture's place: a stranger's alt-text would write the dialogue. Other marks, of HTML say, are words.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -345,9 +356,11 @@ def given(what: str, text: str) -> str:
 
 
 def quoted(text: str, most: int = MOST_CONTEXT) -> str:
-    """Text from outside, on one line, cut, without anything that could end its delimiters or hide in it."""
+    """Text from outside, on one line, cut, without what could end its delimiters, hide in it, or be more to a
+    model than words.
+    """
     shown = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
-    shown = " ".join(re.sub(r"<{2,}|>{2,}", " ", shown).split())
+    shown = " ".join(_HOSTILE.sub(" ", shown).split())
     if len(shown) > most:
         shown = shown[:most].rstrip() + " ..."
     return f"{OPENS}{shown.strip('<>')}{CLOSES}"

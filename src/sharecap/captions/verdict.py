@@ -5,7 +5,7 @@ caption sets; here each kind gets a name. Pure functions; a doubtful answer is n
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sharecap.captions.captioner import Answer
 from sharecap.captions.prompts import without_words
@@ -40,6 +40,9 @@ _WORD, _OTHER = re.compile(r"\w+"), re.compile(r"[^\w\n]+")
 _APART = "".join("\n" if c in ".!?\n" else c if _WORD.match(c) else " " for c in map(chr, range(128)))
 """What stands for each of ASCII's characters in `_apart`: a look at a table takes less than any search."""
 
+_UNPARTED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+"""A letter of Chinese or Japanese."""
+
 _ECHO_WORDS = 8
 
 
@@ -71,28 +74,37 @@ def is_boilerplate(text: str) -> bool:
 
 
 def is_loop(text: str) -> bool:
-    """The text goes round in circles: a block of up to 30 words three times running over at least 24 words,
+    """The text goes round in circles: a block of up to 100 words three times running over at least 24 words,
     a sentence of four or more words four times, or characters without words that repeat ten times over 100.
+    In Chinese and Japanese, which don't part their words, two characters count as a word.
     """
-    words = words_of(text)
-    # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
-    again = _again(words, 4)
-    if again >= 13 and _again(words, 6) >= 11 and _goes_round(words):
+    if _in_circles(text, words_of(text), _apart, 1):
         return True
-    if again >= 3:  # as is the case with a sentence that comes four times
-        sentences = Counter(tuple(s) for s in map(str.split, _apart(text).split("\n")) if len(s) >= 4)
-        if sentences and max(sentences.values()) >= 4:
-            return True
+    unparted = not text.isascii() and _UNPARTED.search(text) is not None
+    if unparted and _in_circles(text, _characters_apart(text).split(), _characters_apart, 2):
+        return True
     stuck = _STUCK.search(text) if _pieces_repeat(text) else None
     return stuck is not None and len(stuck.group()) >= 100
 
 
-def _goes_round(words: list[str]) -> bool:
-    for period in range(1, min(30, len(words) // 3) + 1):
+def _in_circles(text: str, words: list[str], apart: Callable[[str], str], size: int) -> bool:
+    """Whether blocks or sentences come again and again, where so many of `words` are as much as one."""
+    # Each search is preceded by a quick look: a good caption is judged in a tenth of a millisecond.
+    again = _again(words, 4)
+    if again >= 13 and _again(words, 6) >= 11 and _goes_round(words, size):
+        return True
+    if again < 3:  # a sentence that comes four times brings three
+        return False
+    sentences = Counter(tuple(s) for s in map(str.split, apart(text).split("\n")) if len(s) >= 4 * size)
+    return max(sentences.values(), default=0) >= 4
+
+
+def _goes_round(words: list[str], size: int) -> bool:
+    for period in range(1, min(100 * size, len(words) // 3) + 1):
         run = 0
         for at in range(period, len(words)):
             run = run + 1 if words[at] == words[at - period] else 0
-            if run >= 2 * period and run + period >= 24:
+            if run >= 2 * period and run + period >= 24 * size:
                 return True
     return False
 
@@ -143,3 +155,8 @@ def _apart(text: str) -> str:
     """In lower case, with line ends for what ends a sentence and spaces for all else between words."""
     text = text.lower().translate(_APART)
     return text if text.isascii() else _OTHER.sub(" ", text)
+
+
+def _characters_apart(text: str) -> str:
+    """The same, with each letter of Chinese and Japanese on its own, and their ends of sentences."""
+    return _UNPARTED.sub(r" \g<0> ", _apart(re.sub("[。！？｡]", "\n", text)))

@@ -134,17 +134,25 @@ def told(done: Any) -> list[str]:
         *(f"  {name:12} {between(x['value'], x['low'], x['high'])}" for name, x in quality.items()),
     ]
     if names := found.get("names"):
-        kept = (
-            f"of the {names['kept']:,} that it goes on giving, in sentences whose names have a probability "
-            f"from {names['least']:.4f} on, {names['kept_invented']:,}"
-            if names["kept"]
-            else "none is sure enough: it gives no names"
-        )
-        lines.append(f"names: of {names['given']:,} the teacher does not give {names['invented']:,}; {kept}")
+        lines.append(names_told(names))
     lines += [f"{n:,} captions were not used: {reason}" for reason, n in found["left_out"].items()]
     if found["cut_off"]:
         lines.append(f"{found['cut_off']:,} of its captions had no end: see finish_reason in held_out.jsonl")
     return [*lines, f"model: {done.path / 'model'}, captions side by side: {done.path / 'held_out.jsonl'}"]
+
+
+def names_told(names: Any) -> str:
+    """Which names a captioner gives that leaves out those it isn't sure of."""
+    before = f"names: of {names['given']:,} the teacher does not give {names['invented']:,}"
+    if not names["kept"]:
+        why = "they are too few, or too many of them invented, to promise the share asked for"
+        return f"{before}; it gives none: {why}. More pictures tell more: --held-out"
+    share = names.get("share")  # captioners of earlier versions don't tell it
+    told = "" if share is None else f", a share of {between(share['value'], share['low'], share['high'])}"
+    return (
+        f"{before}; of the {names['kept']:,} that it goes on giving, in sentences whose names have a "
+        f"probability from {names['least']:.4f} on, {names['kept_invented']:,}{told}"
+    )
 
 
 def between(value: float, low: float | None, high: float | None) -> str:

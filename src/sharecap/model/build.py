@@ -284,7 +284,7 @@ def read_config(name: str | Path) -> Any:
     """A part's configuration; `SharecapError` in one line if there is none."""
     try:
         return AutoConfig.from_pretrained(str(name))
-    except (OSError, ValueError):
+    except Exception:  # noqa: BLE001 - nothing there, or values that its class doesn't take
         todo = "give a Hugging Face name or a directory with config.json and weights"
         raise SharecapError("not a model", where=name, todo=todo) from None
 

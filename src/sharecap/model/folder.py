@@ -126,9 +126,9 @@ def load(directory: Path) -> Llava:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         kind = config.get("model_type")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise SharecapError("not a model (no readable config.json)", where=directory, todo=todo) from None
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise SharecapError(f"not a LLaVA or Qwen3-VL but {kind!r}", where=directory, todo=todo)
     template = template_of(directory, OWN if kind == qwen.KIND else "vicuna_v1")
     try:
@@ -153,7 +153,20 @@ def load(directory: Path) -> Llava:
         check_vision(model.config, directory)
         model.config.image_seq_length = image_tokens(model.config)
         processor = mended(processor, model.config)
-    return Llava(model.eval(), processor, template)
+    llava = Llava(model.eval(), processor, template)
+    check_tokens(llava, directory)
+    return llava
+
+
+def check_tokens(llava: Llava, where: object) -> None:
+    """`SharecapError` for a tokenizer with tokens that the model has no vectors for, before one is asked."""
+    embeddings: Any = llava.model.get_input_embeddings()
+    rows = len(embeddings.weight)
+    beyond = {i: token for token, i in llava.tokenizer.get_vocab().items() if i >= rows}
+    if beyond:
+        what = f"{len(beyond)} of its tokenizer's tokens have no vectors, first {beyond[min(beyond)]!r}"
+        todo = "use the tokenizer that belongs to the weights"
+        raise SharecapError(f"damaged model ({what})", where=where, todo=todo)
 
 
 def mended(processor: LlavaProcessor, config: Any) -> LlavaProcessor:

@@ -28,7 +28,7 @@ from sharecap.errors import SharecapError
 from sharecap.model import qwen
 from sharecap.model.build import Llava
 from sharecap.model.cohorts import Cohort, Slab, write
-from sharecap.model.folder import load
+from sharecap.model.folder import listed, load
 from sharecap.model.loops import Loops
 from sharecap.model.pixels import Patches, Pixels, framed
 from sharecap.records import Usage
@@ -92,6 +92,8 @@ class Generator:
             template_named(llava.template, llava.processor),
             places if isinstance(places, int) else lambda name: places(self.asked[name]),
         )
+        # Like `generate`: a model whose template ends an answer with one token may have been taught another.
+        self.ends = frozenset(listed(llava.model.generation_config.eos_token_id))
 
     @classmethod
     def load(
@@ -125,6 +127,35 @@ class Generator:
 
         `ImageError` names a picture that can't be read, `SharecapError` one without room for an answer.
         """
+        prompts = self.prompts(queries)
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.reads))
+        order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
+        done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
+        replies = dict(zip(order, done, strict=True))
+        return [replies[i] for i in range(len(queries))]
+
+    def outcomes(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | SharecapError]:
+        """The same, but a query that can't be put has its error in its place, and all others are answered."""
+        try:
+            return [*self.generate(queries, decoding)]
+        except SharecapError:
+            refused = [self.refused(query) for query in queries]
+            if not any(refused):  # it is the model, not what it was asked
+                raise
+        put = [query for query, why in zip(queries, refused, strict=True) if why is None]
+        replies = iter(self.generate(put, decoding))
+        return [why or next(replies) for why in refused]
+
+    def refused(self, query: Query) -> SharecapError | None:
+        """Why a query can't be put: it is cut like all others, but alone. None: it can."""
+        try:
+            self.prompts([query])
+        except SharecapError as why:
+            return why
+        return None
+
+    def prompts(self, queries: Sequence[Query]) -> list[Document]:
+        """Each query as tokens; `SharecapError` names the first that can't be put to this model."""
         self.asked = {f"{i}.{j}": p for i, query in enumerate(queries) for j, p in enumerate(query.images)}
         prompts = self.cutter.documents(
             question([f"{i}.{j}" for j in range(len(query.images))], query.text, str(i))
@@ -132,15 +163,10 @@ class Generator:
         )
         for prompt in prompts:
             if len(prompt) >= self.reads:
-                what = (
-                    f"query {prompt.id} has {len(prompt):,} tokens where the model has {self.reads:,} places"
-                )
-                raise SharecapError(f"{what}, for the answer too", todo="shorten it, or use smaller pictures")
-        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.reads))
-        order = sorted(range(len(queries)), key=lambda i: len(prompts[i]))
-        done = self.within_memory([queries[i] for i in order], [prompts[i] for i in order], decoding)
-        replies = dict(zip(order, done, strict=True))
-        return [replies[i] for i in range(len(queries))]
+                what = f"{len(prompt):,} tokens where the model has {self.reads:,} places, for the answer too"
+                todo = "shorten it, or use smaller pictures"
+                raise SharecapError(what, where=f"query {prompt.id}", todo=todo)
+        return prompts
 
     def within_memory(
         self, queries: Sequence[Query], prompts: Sequence[Document], decoding: Decoding
@@ -177,7 +203,7 @@ class Generator:
             for row in reversed(range(len(cohort))):  # the last first: dropping moves only what is done with
                 owner = cohort.owners[row]
                 said[owner].append(tokens[row])
-                if self.ended(said[owner]) or len(said[owner]) >= most[owner]:
+                if self.end(said[owner]) or len(said[owner]) >= most[owner]:
                     cohort.drop(row)
 
         while True:
@@ -279,13 +305,18 @@ class Generator:
             vectors[ids == self.cutter.image_id] = features[chosen].flatten(0, 1)
         return vectors, mask, (mask.cumsum(1) - 1).clamp(min=0), {}
 
-    def ended(self, ids: Sequence[int]) -> bool:
-        return tuple(ids[-len(self.cutter.ending) :]) == self.cutter.ending
+    def end(self, ids: Sequence[int]) -> int:
+        """How many tokens at the end of `ids` end the reply: the template's, or one of the model's."""
+        ending = self.cutter.ending
+        if tuple(ids[-len(ending) :]) == ending:
+            return len(ending)
+        return int(bool(ids) and ids[-1] in self.ends)
 
     def reply(self, prompt: Document, ids: list[int], chances: Sequence[float]) -> Reply:
-        words = ids[: -len(self.cutter.ending)] if self.ended(ids) else ids
+        end = self.end(ids)
+        words = ids[: len(ids) - end]
         text = self.text(words)
-        reason = "stop" if self.ended(ids) else "length"
+        reason = "stop" if end else "length"
         ahead = len(text) - len(text.lstrip())
         # A piece of a letter in several bytes shows as one sign: no end goes beyond the text's.
         ends = (

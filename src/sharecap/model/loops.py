@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LONGEST = 64
-"""Tokens of the longest block that is looked for: above the 30 words of `captions/verdict.py`."""
+"""Tokens of the longest block that is looked for: some 40 words. Longer ones `captions/verdict.py` finds."""
 
 FEWEST = 12
 """Tokens that must have come again: a shorter block comes more often before anything is done."""

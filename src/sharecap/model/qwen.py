@@ -77,7 +77,8 @@ class Places:
         width, height = picture.size if isinstance(picture, Image.Image) else size_of(str(picture))
         if max(width, height) > LONGEST * min(width, height):
             what = f"{width} x {height} pixels, more than {LONGEST} times as long as wide"
-            raise ImageError("malformed", what, picture, "leave it out")
+            where = "a picture in memory" if isinstance(picture, Image.Image) else picture
+            raise ImageError("malformed", what, where, "leave it out")
         return self.of_size(width, height)
 
     def of_size(self, width: int, height: int) -> int:

@@ -64,6 +64,9 @@ _LINE = re.compile(r"\W*(?:sentence\s+)?(\d{1,4})\s*[\].):]+\s*(\S.*)", re.IGNOR
 _NUMBER = re.compile(r"(\d{1,4})[.)]?")
 _NONE = re.compile(r"[-–—]+|none\.?", re.IGNORECASE)
 _OPTION = re.compile(r"\(?\b([A-D])\)\s*")
+_LETTER = re.compile(r"\b([A-E])[).:]|(?:\b(?:or|and)|[/&])\s*\(?([A-E])\b")
+_NOT = re.compile(r"n['’]t\b")
+_TAKEN_BACK = ("no", "nope", "never", "neither", "false", "wrong", "incorrect", "or", "partly", "partially")
 _GIVEN = re.compile(rf"^given ([a-z]+(?: \d+)?): {OPENS}(.*){CLOSES}$", re.MULTILINE)
 
 
@@ -124,11 +127,13 @@ def read_claims(answer: str, sentences: int) -> list[tuple[int, str]] | None:
 
 
 def read_verdict(answer: str) -> str | None:
-    """One of `VERDICTS`, if the answer is that word, or begins with it and holds no other and no "not"."""
-    words = words_of(answer)
+    """One of `VERDICTS`, if the answer is that word, or begins with it and takes nothing of it back: holds no
+    other one and no "not", and doesn't go on as "Supported: no" does.
+    """
+    words = words_of(_NOT.sub(" not", answer))
     if not words or words[0] not in VERDICTS or {"not", *VERDICTS} & set(words[1:]) - {words[0]}:
         return None
-    return words[0]
+    return None if words[1:2] and words[1] in _TAKEN_BACK else words[0]
 
 
 def read_choice(answer: str) -> str | None:
@@ -138,9 +143,12 @@ def read_choice(answer: str) -> str | None:
 
 
 def read_letter(answer: str) -> str | None:
-    """ "A" to "E", if the answer is that letter, or begins with it as "B)" does."""
-    match = re.fullmatch(r"\W*([A-E])(?:[).:].*|\W*)", answer.strip(), re.DOTALL)
-    return match[1] if match else None
+    """ "A" to "E", if the answer is that letter, or begins with it as "B)" does and names no other."""
+    match = re.fullmatch(r"\W*([A-E])(?:[).:](.*)|\W*)", answer.strip(), re.DOTALL)
+    if not match:
+        return None
+    others = {a or b for a, b in _LETTER.findall(match[2] or "")}
+    return None if others - {match[1]} else match[1]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sharecap.errors import UsageError
 from sharecap.images.catalog import Catalog
 from sharecap.images.dataset import held
 from sharecap.images.duplicates import BITS, cluster, read_hashes
-from sharecap.model.build import Llava
+from sharecap.model.build import Llava, first_line
 from sharecap.model.card import CARD, Score, card
 from sharecap.model.folder import abstain, load, template_of
 from sharecap.model.generation import Decoding, Generator, Query, Reply
@@ -95,13 +95,16 @@ class Split:
 
 def recipe(start: Path) -> Recipe:
     """How a captioner trains by default: all parts, the tower from its latter half on, as in the paper."""
+    todo = "give the directory of a LLaVA or Qwen-VL model"
+    if not start.is_dir():  # else the name would be asked for at the hub
+        raise UsageError("no such model directory", where=start, todo=todo)
     try:
         config: Any = AutoConfig.from_pretrained(str(start))
         vision = config.vision_config
-    except (OSError, ValueError, AttributeError):
-        todo = "give the directory of a LLaVA or Qwen-VL model"
-        raise UsageError("not a vision-language model's directory", where=start, todo=todo) from None
-    blocks = getattr(vision, "num_hidden_layers", None) or vision.depth
+        blocks = getattr(vision, "num_hidden_layers", None) or vision.depth
+    except Exception as error:  # noqa: BLE001 - whatever odd values in a config.json make its classes raise
+        what = f"not a vision-language model's directory ({first_line(error)})"
+        raise UsageError(what, where=start, todo=todo) from None
     rules = (Rule("vision", 2e-5, from_block=blocks // 2), Rule("projector", 2e-5), Rule("language", 2e-5))
     template = template_of(start, "own" if config.model_type.startswith("qwen") else "vicuna_v1")
     training = TrainConfig(
@@ -204,7 +207,7 @@ def make_captioner(asked: Asked, how: Recipe, to: Path, watch: Watch) -> Artifac
             shutil.rmtree(place / MODEL)
             (place / BEST).rename(place / MODEL)
         told_chances = replace(decoding, chances=asked.wrong_names is not None)
-        replies = said_of(found.held_out, told_chances, load(place / MODEL))
+        replies = said_of(found.held_out, told_chances, Generator.load(place / MODEL, BATCH))
         sure = None
         if asked.wrong_names is not None:
             words = [pair.caption.text for pair in found.held_out]
@@ -241,15 +244,14 @@ def name_of(share: float) -> str:
     return ALL if share == 1 else f"{share:g}"
 
 
-def said_of(pairs: Sequence[Pair], decoding: Decoding, model: Llava) -> list[Reply]:
+def said_of(pairs: Sequence[Pair], decoding: Decoding, generator: Generator) -> list[Reply]:
     """What the model says of the pictures when it is asked as in training."""
-    queries = [Query((pair.file,), pair.prompt) for pair in pairs]
-    return Generator(model, BATCH).generate(queries, decoding)
+    return generator.generate([Query((pair.file,), pair.prompt) for pair in pairs], decoding)
 
 
 def quality_of(pairs: Sequence[Pair], decoding: Decoding, model: Llava) -> float:
-    """The mean likeness of the model's captions to the teacher's."""
-    replies = said_of(pairs, decoding, model)
+    """The mean likeness of the model's captions to the teacher's, where the model is."""
+    replies = said_of(pairs, decoding, Generator(model, BATCH))
     return fmean(likeness(reply.text, pair.caption.text) for pair, reply in zip(pairs, replies, strict=True))
 
 

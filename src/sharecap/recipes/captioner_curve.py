@@ -99,8 +99,8 @@ def doubled(captions: Sequence[int], quality: Floats) -> float:
 
 def likenesses(path: Path) -> dict[str, tuple[str, float]]:
     """Source and likeness of each held-out picture."""
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {line["image"]: (line["source"], line["likeness"]) for line in lines}
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # captions may hold U+2028
+    return {line["image"]: (line["source"], line["likeness"]) for line in map(json.loads, lines)}
 
 
 def draw(curve: Curve, path: Path) -> None:

@@ -1,18 +1,21 @@
 """How sure a captioner must be of a name to give it, found on pictures that it never learned from.
 
 The teacher's caption is the truth here: a name that it doesn't give of the picture was invented. What is
-found is one number, of which the captioner's folder keeps a note.
+found is one number, of which the captioner's folder keeps a note. The share that is asked for is a promise
+about other pictures: it must never be read off these alone, of which a lucky few would always do.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sharecap.captions.names import Name, names_in
 from sharecap.model.generation import Reply
+from sharecap.quality.shares import wilson
+from sharecap.statistics import Estimate
 
 NEVER = 2.0
-"""No name is so probable: none is given where none can be trusted."""
+"""No name is so probable: none is given where nothing can be promised of any."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +27,41 @@ class Sureness:
     invented: int  # of these
     kept: int
     kept_invented: int
+    share: Estimate | None = None  # of invented ones among the kept; None: none are kept
 
 
 def sureness(replies: Sequence[Reply], teacher: Sequence[str], wrong: float) -> Sureness:
     """The smallest probability from which on at most the share `wrong` of the names is invented.
 
+    The upper end of the share's interval has to be within `wrong`, not the share itself: of many
+    probabilities the smallest that does is one that did well by chance. `NEVER` where none does, be it that
+    the names can't be trusted or that they are too few to tell (34 of 34 right ones don't do for a tenth).
     `replies` tell their tokens' chances, `teacher` what is said of the same pictures.
     """
     given = sorted(
         (
-            (least, is_given(name, words))
-            for reply, words in zip(replies, teacher, strict=True)
+            (least, is_given(name, words), picture)
+            for picture, (reply, words) in enumerate(zip(replies, teacher, strict=True))
             for name, least in with_sentences(reply)
         ),
         reverse=True,
     )
-    best, invented = (NEVER, 0, 0), 0
-    for number, (chance, right) in enumerate(given, 1):
+    found = Sureness(NEVER, len(given), sum(not right for _, right, _ in given), 0, 0)
+    invented, pictures = 0, set[int]()
+    for number, (chance, right, picture) in enumerate(given, 1):
         invented += not right
+        pictures.add(picture)
         last = number == len(given) or given[number][0] < chance  # equal ones are kept together
         if last and invented <= wrong * number:
-            best = (chance, number, invented)
-    return Sureness(best[0], len(given), invented, best[1], best[2])
+            share = share_of(invented, number, len(pictures))
+            if share.high is not None and share.high <= wrong:
+                found = replace(found, least=chance, kept=number, kept_invented=invented, share=share)
+    return found
+
+
+def share_of(invented: int, names: int, pictures: int) -> Estimate:
+    """The share of invented names with its 95 % interval; those of one picture are no independent ones."""
+    return wilson([invented / names] * pictures)
 
 
 def with_sentences(reply: Reply) -> Iterator[tuple[Name, float]]:

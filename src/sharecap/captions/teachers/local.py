@@ -3,7 +3,8 @@
 Requests that wait at the same time are answered in one call, by one worker thread that owns the writers: more
 of them than are written at a time, so that a caption that ends makes room for another. A caption that begins
 to go round in circles is led out of them, and a captioner that was trained to abstain leaves out what names
-it isn't sure of (`names.py`).
+it isn't sure of (`names.py`). A picture or words that the model can't be asked about cost that one caption:
+they must never stop the others.
 torch is imported when the first request comes, never before.
 """
 
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharecap import artifact
-from sharecap.captions.captioner import ANYWHERE, Answer, FatalError, Place, Request, Sampling
+from sharecap.captions.captioner import (
+    ANYWHERE,
+    Answer,
+    FatalError,
+    Place,
+    RejectedError,
+    Request,
+    Sampling,
+)
 from sharecap.captions.names import sure_of
 from sharecap.errors import SharecapError, UsageError
 from sharecap.images.decode import ImageError, decode_rgb
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
 
 PIXELS = 1 << 29
 """Decoded pictures that wait for their captions: at three bytes each this is 1.5 GiB."""
+
+READ = ("*.json", "*.safetensors", "*.bin", "*.model", "*.jinja", "*.tiktoken", "merges.txt", "vocab.txt")
+"""What loading reads of a model's folder: configurations, weights, tokenizer, chat template."""
 
 Waiting = tuple[Request, "asyncio.Future[Answer]"]
 
@@ -43,7 +55,7 @@ class LocalCaptioner:
             todo = "give the directory of a model that sharecap trained or saved"
             raise UsageError("not a model directory", where=directory, todo=todo)
         self.directory, self.name = directory, directory.resolve().name
-        self.fingerprint = f"{self.name}:{_weights_digest(directory)}"
+        self.fingerprint = f"{self.name}:{_model_digest(directory)}"
         self._batch_size = batch_size
         self.concurrency = 4 * batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captioner")
@@ -137,11 +149,11 @@ class LocalCaptioner:
         )
         replies = iter(self._writers.generate(queries, decoding))
         outcomes: list[Answer | SharecapError] = []
-        for picture in pictures:
-            if isinstance(picture, ImageError):
-                outcomes.append(picture)
+        for picture, request in zip(pictures, requests, strict=True):
+            reply = picture if isinstance(picture, ImageError) else next(replies)
+            if isinstance(reply, SharecapError):
+                outcomes.append(_refused(request, reply))
             else:
-                reply = next(replies)
                 text = reply.text if self._least is None else sure_of(reply.text, reply.chances, self._least)
                 outcomes.append(Answer(text, reply.finish_reason, reply.usage))
         return outcomes
@@ -162,15 +174,21 @@ def _picture(request: Request) -> "Image | ImageError":
         return error
 
 
-def _weights_digest(directory: Path) -> str:
-    """What tells these weights from others: the artifact's digest, or one over configuration and weights."""
+def _refused(request: Request, why: SharecapError) -> SharecapError:
+    """Why this one has no caption, with its picture's name: the model knows it by its place in the batch."""
+    where = place_of(request.image)
+    if isinstance(why, ImageError):
+        return ImageError(why.reason, why.what, where, why.todo)
+    return RejectedError(why.what, where=where, todo=why.todo)
+
+
+def _model_digest(directory: Path) -> str:
+    """What tells this model from others: the artifact's digest, or one over all files that loading reads."""
     manifest = directory / artifact.MANIFEST
     if manifest.is_file():
         return artifact.read(directory).digest
     total = hashlib.sha256()
-    for path in sorted(
-        p for p in directory.rglob("*") if p.suffix in (".json", ".safetensors", ".model", ".bin")
-    ):
+    for path in sorted(p for p in directory.rglob("*") if any(map(p.match, READ))):
         total.update(
             json.dumps([path.relative_to(directory).as_posix(), artifact.file_digest(path)]).encode()
         )

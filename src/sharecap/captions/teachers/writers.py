@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharecap.data.processes import Processes
+from sharecap.data.processes import Processes, Trouble
+from sharecap.errors import SharecapError
 
 if TYPE_CHECKING:
     from sharecap.model.generation import Decoding, Generator, Query, Reply
@@ -34,23 +35,24 @@ class Writers:
         self.count = max(1, min(cores(), batch_size // ROWS, room_for(directory)))
         self.directory, self.rows = directory, batch_size // self.count
         self.here: Generator | None = None
-        self.processes: Processes[Task, list[Reply]] | None = None
+        self.processes: Processes[Task, list[Reply | Trouble]] | None = None
 
-    def generate(self, queries: "Sequence[Query]", decoding: "Decoding") -> "list[Reply]":
-        """One reply per query, in their order; `SharecapError` as a `Generator` raises it."""
+    def generate(self, queries: "Sequence[Query]", decoding: "Decoding") -> "list[Reply | SharecapError]":
+        """One outcome per query, in their order; `SharecapError` as a `Generator` raises it."""
         from sharecap.model.generation import Generator, cores
 
         if self.processes is None and (self.count == 1 or len(queries) <= ROWS):  # not worth a new process
             if self.here is None:
                 self.here = Generator.load(self.directory, self.rows)
-            return self.here.generate(queries, decoding)
+            return self.here.outcomes(queries, decoding)
         self.here = None
         if self.processes is None:
             begin = partial(prepare, self.directory, self.rows, cores() // self.count)
             self.processes = Processes(write, self.count, begin, fresh=True)
         tasks = [(queries[first :: self.count], decoding) for first in range(self.count)]
         parts = [self.processes.result(one) for one in [self.processes.submit(task) for task in tasks]]
-        return [parts[i % self.count][i // self.count] for i in range(len(queries))]
+        found = [parts[i % self.count][i // self.count] for i in range(len(queries))]
+        return [one.error() if isinstance(one, Trouble) else one for one in found]
 
     def close(self) -> None:
         """Let go of the model."""
@@ -79,7 +81,7 @@ def prepare(directory: Path, rows: int, threads: int) -> None:
     _generator = Generator.load(directory, rows, threads=threads)
 
 
-def write(task: "Task") -> "list[Reply]":
+def write(task: "Task") -> "list[Reply | Trouble]":
     """What a process does."""
-    queries, decoding = task
-    return _generator.generate(queries, decoding)
+    found = _generator.outcomes(*task)
+    return [Trouble(one) if isinstance(one, SharecapError) else one for one in found]
