@@ -45,6 +45,7 @@ class Teacher:
     most_out: int = 0
     url: str = ""
     on_answer: Callable[["Teacher"], None] = lambda _: None
+    ready: Callable[["Teacher"], bool] = lambda _: True  # answers wait until it is
 
     def counts(self) -> Counter[str]:
         """How often each image was asked about."""
@@ -85,6 +86,8 @@ class Teacher:
             return web.json_response({"error": error}, status=int(action))
         elif odd := await _odd(request, action, argument):
             return odd
+        while not self.ready(self):
+            await asyncio.sleep(0.01)
         self.answered[digest] += 1
         self.on_answer(self)
         return web.json_response(completion(action, argument, seen))

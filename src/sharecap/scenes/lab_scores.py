@@ -92,14 +92,14 @@ def outcome(experiment: Experiment, benches: Mapping[int, Bench]) -> Outcome:
         for seed, bench in benches.items()
     }
     compared = {claim: compare(claim, runs) for claim in experiment.claims}
-    one = next(iter(next(iter(runs.values())).values()))
+    asked = sorted({sum(map(len, run.records.values())) for found in runs.values() for run in found.values()})
     return Outcome(
         experiment,
         tuple(row_of(design, runs) for design in experiment.designs),
         tuple(tried(claim, found) for claim, found in compared.items()),
         tuple(benches),
         "overall score of 100",
-        f"{sum(map(len, one.records.values())):,} questions to each model",
+        f"{' to '.join(f'{n:,}' for n in dict.fromkeys((asked[0], asked[-1])))} questions to each model",
         (by_benchmark(compared),) if compared else (),
         tuple(against(compared)),
     )
