@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from sharecap.captions.names import Name, names_in
 from sharecap.model.generation import Reply
-from sharecap.quality.shares import wilson
+from sharecap.quality.shares import wilson_bounds
 from sharecap.statistics import Estimate
 
 NEVER = 2.0
@@ -61,7 +61,8 @@ def sureness(replies: Sequence[Reply], teacher: Sequence[str], wrong: float) -> 
 
 def share_of(invented: int, names: int, pictures: int) -> Estimate:
     """The share of invented names with its 95 % interval; those of one picture are no independent ones."""
-    return wilson([invented / names] * pictures)
+    share = invented / names
+    return Estimate(share, *wilson_bounds(share, pictures))
 
 
 def with_sentences(reply: Reply) -> Iterator[tuple[Name, float]]:
