@@ -10,6 +10,7 @@ from sharecap.errors import SharecapError
 from sharecap.images.decode import ImageError
 from sharecap.model import generation
 from sharecap.model.build import Llava
+from sharecap.model.cohorts import alike
 from sharecap.model.folder import load, save
 from sharecap.model.generation import Choice, Decoding, Generator, Query, Reply
 from sharecap.records import Usage
@@ -211,9 +212,9 @@ def test_a_directory_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
         Generator.load(tmp_path)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("temperature", "batch_size", "count"), [(0.0, 6, 14), (1.0, 6, 14), (1.0, 40, 44)])
 def test_a_reply_has_the_same_bits_whatever_is_asked_beside_it(
-    llava: Llava, temperature: float, monkeypatch: pytest.MonkeyPatch
+    llava: Llava, temperature: float, batch_size: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logits of every token, not the tokens alone, in three orders and with no neighbour at all."""
     decoding = Decoding(max_new_tokens=170, temperature=temperature, seed=1)
@@ -229,16 +230,37 @@ def test_a_reply_has_the_same_bits_whatever_is_asked_beside_it(
             return of(self, logits, rows, places)
 
         monkeypatch.setattr(Choice, "of", spy)
-        Generator(llava, 6).generate(queries, decoding)
+        Generator(llava, batch_size).generate(queries, decoding)
         return kept
 
-    queries = [Query((picture(i),), "Red? " * (1 + i % 4) + str(i)) for i in range(14)]
+    queries = [Query((picture(i),), "Red? " * (1 + i % 4) + str(i)) for i in range(count)]
     together = logits_of(queries)
-    assert sum(map(len, together.values())) > 14 * 10
+    assert sum(map(len, together.values())) > count * 10
     assert logits_of(queries[::-1]) == together
     assert logits_of(queries[5:] + queries[:5]) == together
     for query in queries[:4]:
         assert logits_of([query])[query.text] == together[query.text]
+
+
+def test_a_step_takes_fewer_rows_only_where_every_product_has_the_same_bits(
+    llava: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.nn.Linear.forward
+
+    def forward(self: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        bump = 1e-7 if len(x) in wrong and self is llava.model.lm_head else 0.0
+        return real(self, x) + bump * (torch.arange(len(x)) == len(x) - 1)[:, None]  # in its last row only
+
+    wrong: tuple[int, ...] = ()
+    monkeypatch.setattr(torch.nn.Linear, "forward", forward)
+    before = alike(llava.model, 70)
+    assert before[-1] == 70
+    assert set(before) <= {16, 32, 48, 64, 70}
+    wrong = (16, 48)
+    assert alike(llava.model, 70) == [n for n in before if n not in wrong]
+    wrong = (70,)
+    assert alike(llava.model, 70) == [70]
+    assert alike(llava.model, 7) == [7]
 
 
 def test_rows_that_do_not_fit_the_memory_are_halved_and_nothing_is_lost(

@@ -27,7 +27,7 @@ from sharecap.chat.tokenise import Cutter, Document
 from sharecap.errors import SharecapError
 from sharecap.model import qwen
 from sharecap.model.build import Llava
-from sharecap.model.cohorts import Cohort, Slab, write
+from sharecap.model.cohorts import Cohort, Slab, alike, write
 from sharecap.model.folder import listed, load
 from sharecap.model.loops import Loops
 from sharecap.model.pixels import Patches, Pixels, framed
@@ -74,8 +74,9 @@ class Generator:
     """A model that answers queries. One thread at a time.
 
     With `alone`, prompts are read and steps are made with a fixed number of rows, idle ones among them, so
-    that a reply has the same bits whatever is asked beside it. Without, as many rows as there are prompts:
-    quicker where replies are a few words.
+    that a reply has the same bits whatever is asked beside it. (A step takes fewer where `cohorts.alike`
+    finds that it gets the same bits.) Without, as many rows as there are prompts: quicker where replies are
+    a few words.
     """
 
     def __init__(self, llava: Llava, batch_size: int = 64, *, alone: bool = True) -> None:
@@ -84,6 +85,7 @@ class Generator:
         self.pixels = self.prepared(llava.processor.image_processor)
         self.pads: bool | None = None  # None: as the model's own processor has it
         self.heard: Callable[[list[list[int]]], None] | None = None  # hears the replies' tokens as they grow
+        self.alike: dict[int, list[int]] = {}  # by batch size: with how many rows a step gives the same bits
         self.asked: dict[str, str | Path | Image.Image] = {}  # pictures of the queries in work, by name
         self.reads = int(llava.config.text_config.max_position_embeddings)  # tokens, the reply's among them
         places = llava.image_tokens
@@ -215,7 +217,7 @@ class Generator:
                 cohorts += [cohort] if len(cohort) else []
             if not cohorts:
                 break
-            hidden = write(self.model, cohorts, self.batch_size if self.alone else 0)
+            hidden = write(self.model, cohorts, self.rows(sum(map(len, cohorts))))
             owners = [owner for cohort in cohorts for owner in cohort.owners]
             logits = self.model.lm_head(hidden).float()[: len(owners)]
             tokens = choice.of(logits, owners, [len(said[owner]) for owner in owners])
@@ -229,6 +231,14 @@ class Generator:
             self.reply(prompt, ids, chances if decoding.chances else ())
             for prompt, ids, chances in zip(prompts, said, choice.chances, strict=True)
         ]
+
+    def rows(self, busy: int) -> int:
+        """How many rows the next step is made with, idle ones among them; 0: those in work."""
+        if not self.alone:
+            return 0
+        if self.batch_size not in self.alike:
+            self.alike[self.batch_size] = alike(self.model, self.batch_size)
+        return next(rows for rows in self.alike[self.batch_size] if rows >= busy)
 
     def room(self, waiting: Sequence[int], prompts: Sequence[Document], busy: int) -> int:
         """How many prompts to read now."""
