@@ -316,8 +316,12 @@ def _estimate(point: float, rows: Floats, spread: _Spread, level: float) -> Esti
     kept = rows[np.isfinite(rows)]
     if spread.thin or len(kept) == 0:
         return Estimate(float(point), None, None)
-    tail = NORMAL.cdf(-spread.wider * quantile((1 + level) / 2, spread.df))
+    far = spread.wider * quantile((1 + level) / 2, spread.df)
+    tail = NORMAL.cdf(-far)
     low, high = np.quantile(kept, [tail, 1 - tail])
+    if spread.noise and tail * len(kept) < 1:  # two or three runs: beyond what the draws reach
+        error = far * float(kept.std())
+        low, high = min(low, point - error), max(high, point + error)
     return Estimate(float(point), float(low), float(high))
 
 

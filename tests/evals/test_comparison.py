@@ -65,14 +65,24 @@ def test_the_runs_spread_widens_the_interval() -> None:
     assert widths[1] > 3 * widths[0]
 
 
-def test_intervals_of_seeds_and_images_hold_the_truth() -> None:
+def test_two_runs_have_the_interval_of_two_values() -> None:
+    """12.7 standard errors, where 3.5 reach as far as any of the draws: mostly how the runs differ."""
+    pair = several("a", 0.4, 0.8)
+    each = [100 * np.mean([r.score for r in one.records["scienceqa"]]) for one in pair.runs]
+    found = compare_models(pair, several("bb", 0.6, 0.6)).benchmarks["scienceqa"]["accuracy"].a
+    assert found.high - found.value == pytest.approx(12.706 * np.std(each, ddof=1) / 2**0.5, rel=0.1)
+    assert found.value - found.low == pytest.approx(found.high - found.value, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_intervals_of_seeds_and_images_hold_the_truth(count: int) -> None:
     """120 pairs of models, equal but for their seeds: zero lies in about 114 of the intervals."""
     rng = np.random.default_rng(1)
     held = 0
     for trial in range(120):
         sides = []
         for name in ("a", "b"):
-            levels = 0.6 + rng.normal(0, 0.03, 3)
+            levels = 0.6 + rng.normal(0, 0.03, count)
             runs = tuple(run(name, level, int(rng.integers(1e9)), trial) for level in levels)
             sides.append(Model(name, runs))
         found = compare_models(*sides, resamples=300).benchmarks["scienceqa"]["accuracy"].difference
