@@ -95,6 +95,8 @@ def test_the_wheel_works_in_an_empty_environment_without_torch(wheel, tmp_path):
     run(*pip, "--constraint", ROOT / "constraints.txt", wheel)
     environment = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
     assert "Usage: sharecap" in run(home / "bin" / "sharecap", "--help", cwd=tmp_path, env=environment).stdout
+    told = run(home / "bin" / "sharecap", "--version", cwd=tmp_path, env=environment).stdout
+    assert told == f"sharecap {sharecap.__version__}\n"
     code = "import importlib.util as u, sharecap; print(sharecap.__file__, u.find_spec('torch'))"
     told = run(home / "bin" / "python", "-c", code, cwd=tmp_path, env=environment).stdout
     assert told.startswith(str(home))

@@ -4,9 +4,11 @@ import atexit
 import gc
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from sharecap import __version__
 from sharecap.cli import (
     captioner,
     captioning,
@@ -30,6 +32,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Better captions, better multimodal models: caption images, train on the captions, prove the gain.",
 )
+
+
+def say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sharecap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=say_version, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """What may stand before a command."""
+
 
 # In the order of `--help`, which is that of the work.
 app.command("add")(datasets.add)
