@@ -318,8 +318,9 @@ def _estimate(point: float, rows: Floats, spread: _Spread, level: float) -> Esti
         return Estimate(float(point), None, None)
     far = spread.wider * quantile((1 + level) / 2, spread.df)
     tail = NORMAL.cdf(-far)
-    low, high = np.quantile(kept, [tail, 1 - tail])
-    if spread.noise and tail * len(kept) < 1:  # two or three runs: beyond what the draws reach
+    # A draw at each end, alike from both sides and never between two, as `_p` counts them.
+    low, high = (s * float(np.quantile(s * kept, tail, method="inverted_cdf")) for s in (1, -1))
+    if tail * len(kept) < 1:  # beyond what the draws reach
         error = far * float(kept.std())
         low, high = min(low, point - error), max(high, point + error)
     return Estimate(float(point), float(low), float(high))

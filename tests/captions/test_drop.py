@@ -187,6 +187,39 @@ def test_what_cannot_be_rewritten_is_named_and_the_command_fails(
     assert image.id not in [image.id for image in Catalog.open(full)]
 
 
+def test_one_export_that_somebody_broke_keeps_no_other_from_the_takedown(
+    full: Path, tmp_path: Path, typed: Typed
+) -> None:
+    image = fifth(full)
+    with open(tmp_path / "rows.json", "ab") as file:
+        file.write(b"\xff\xfe\n")
+    (tmp_path / "rows.json.left-out.jsonl").write_text("{")
+    shard = next((tmp_path / "hf" / "data").iterdir())
+    pq.write_table(pq.read_table(shard).drop_columns("image_id"), shard)
+    code, out, _ = typed("drop", full, image.id, "--reason", "asked")
+    told = [line for line in out.splitlines() if line.startswith("NOT DONE")]
+    assert (code, len(told)) == (1, 3)
+    assert [tar for tar in (tmp_path / "wds").glob("*.tar") if WORDS.encode() in tar.read_bytes()] == []
+    assert image.id not in [image.id for image in Catalog.open(full)]
+
+
+@pytest.mark.parametrize("form", [HuggingFace, Llava])
+def test_an_export_killed_as_it_ended_is_named(full: Path, tmp_path: Path, form: type, typed: Typed) -> None:
+    out = tmp_path / "late"
+    code = (
+        "import os; from pathlib import Path; from sharecap.captions import export as e;"
+        f"from sharecap.captions.exports.{form.form} import {form.__name__} as Form;"
+        "keep = e.register.record;"
+        "e.register.record = lambda d, x: os._exit(9) if x.written else keep(d, x);"
+        f"e.export(Path({str(full)!r}), 'hand', Form(Path({str(out)!r})))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert out.exists()
+    code_, said, _ = typed("drop", full, fifth(full).id, "--reason", "asked")
+    assert code_ == 1
+    assert f"{out}: {form.form} export that was killed as it ended" in said.replace("\n", " ")
+
+
 def test_a_shard_that_loses_its_last_row_goes_too(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, 1)
     write_layer(dataset, "hand", given(dataset))

@@ -1,6 +1,7 @@
 """Exports: whole or not at all, every row with its image, back again with the same captions."""
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image as Picture
 
 from sharecap.artifact import file_digest
+from sharecap.captions.drop import drop
 from sharecap.captions.export import export
 from sharecap.captions.exports.hf import HuggingFace, HuggingFaceWriter
 from sharecap.captions.exports.llava import INSTRUCTIONS, Llava
@@ -276,14 +278,28 @@ def test_a_text_that_somebody_else_wrote_is_never_overwritten(dataset: Path) -> 
     assert not list(images[0].parent.glob("*.partial"))
 
 
-def test_two_images_of_one_name_do_not_share_a_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", [0, 1])
+def test_two_images_of_one_name_do_not_share_a_text(tmp_path: Path, gone: int) -> None:
     (tmp_path / "p").mkdir()
     for suffix, color in (("png", "red"), ("bmp", "blue")):
         Picture.new("RGB", (8, 8), color).save(tmp_path / "p" / f"a.{suffix}")
     add([tmp_path / "p"], tmp_path / "dataset")
     write_layer(tmp_path / "dataset", "hand", given(tmp_path / "dataset"))
     report = export(tmp_path / "dataset", "hand", Sidecar(tmp_path / "dataset"))
-    assert (report.rows, report.left_out) == (1, {"foreign_txt": 1})
+    assert (report.rows, report.left_out) == (1, {"same_name": 1})
+    text = (tmp_path / "p" / "a.txt").read_text()
+    ids = [image.id for image in Catalog.open(tmp_path / "dataset")]
+    assert drop(tmp_path / "dataset", [ids[gone]], "asked").problems == []
+    (left,) = read_layer(tmp_path / "dataset", "hand")
+    assert (tmp_path / "p" / "a.txt").exists() == (text == left.text)
+
+
+def test_what_is_no_plain_file_is_not_replaced(dataset: Path, tmp_path: Path) -> None:
+    write_layer(dataset, "hand", given(dataset))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="no plain file"):
+        export(dataset, "hand", Llava(tmp_path / "pipe"))
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_images_inside_a_tar_go_into_shards_but_not_into_lists_or_sidecars(

@@ -1,6 +1,7 @@
 """A mixture is drawn by count and weight, from its seed alone, and refuses files that changed since."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_a_mixture_is_never_written_over_the_rows_that_it_is_read_from(
     assert isinstance(done.exception, UsageError)
     assert "rows are read from this file" in str(done.exception)
     assert files["coco"].read_bytes() == before
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("picture.png", "pipe"):
+        done = CliRunner().invoke(
+            app, ["mix", str(files["coco"]), "--to", str(tmp_path / "m"), "--out", str(tmp_path / place)]
+        )
+        assert "no file of rows" in str(done.exception)
+    assert not (tmp_path / "m").exists()
     (tmp_path / "file").write_text("mine")
     done = CliRunner().invoke(app, ["mix", str(files["coco"]), "--to", str(tmp_path / "file/m")])
     assert "cannot write (Not a directory)" in str(done.exception)

@@ -8,7 +8,7 @@ import pytest
 
 from sharecap.captions.card import Said, write_card
 from sharecap.captions.drop import drop
-from sharecap.captions.layer import open_layer, read_layer, read_missing
+from sharecap.captions.layer import layers, open_layer, read_layer, read_missing
 from sharecap.captions.sentences import sentences
 from sharecap.errors import SharecapError, UsageError
 from sharecap.quality.curate import LOST, Rule, curate, thin, trim
@@ -263,6 +263,10 @@ def test_the_command_makes_a_layer_and_its_control(dataset: Path) -> None:
     assert "layer best: 8 captions of one, without the worst 30 % by score" in made.output
     assert "layer chance: 8 captions of one, at random, as much as best" in made.output
     assert "1 captions kept without a score" in made.output
+    for control in ("again", "one", "no name"):
+        refused = typed("curate", dataset, "one", "--to", "again", "--worst", "0.3", "--control", control)
+        assert isinstance(refused.exception, UsageError)
+    assert "again" not in layers(dataset)
     told = typed("curate", dataset, "one", "--to", "best", "--worst", "0.3", "--json")
     assert json.loads(told.stdout)[0]["metrics"]["captions"] == 8
 

@@ -34,7 +34,11 @@ class Speaker:
         for number, word in enumerate(WORDS):
             if number == 2:
                 await asyncio.get_running_loop().run_in_executor(None, self.go.wait, 30)
-            chunk = {"choices": [{"delta": {"content": word}}]} if body["model"] != "broken" else ["what"]
+            chunk: Any = (
+                {"choices": [{"delta": {"content": word}}]} if body["model"] != "broken" else ["what"]
+            )
+            if body["model"] == "failing" and number == 3:
+                chunk = {"error": {"message": "out of memory", "code": 500}}
             await answer.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await answer.write(b'data: {"choices": []}\n\ndata: [DONE]\n\n')
         return answer

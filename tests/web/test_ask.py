@@ -42,16 +42,18 @@ def test_the_page_hands_words_on_as_they_come_and_asks_as_it_was_told(dataset: P
 
 def test_a_server_without_streams_and_one_that_fails_are_heard_too(dataset: Path) -> None:
     with speaking() as speaker:
-        models = [f"{speaker.url}#{name}" for name in ("plain", "refusing", "broken")]
+        models = [f"{speaker.url}#{name}" for name in ("plain", "refusing", "broken", "failing")]
         speaker.go.set()
         with serving(dataset, models=models) as server:
             image = server.room.index.image(0)
             assert image
             fields = {"image": image.id, "question": "What?"}
-            said = [streamed(server, {"model": n, **fields}).read().decode() for n in range(3)]
+            said = [streamed(server, {"model": n, **fields}).read().decode() for n in range(4)]
             assert said[0] == "".join(WORDS)
             assert "[no answer: no such model or address" in said[1]
             assert "[no answer: not a piece of a chat completion" in said[2]
+            assert "".join(WORDS[:3]) in said[3]
+            assert "the server failed (out of memory)" in said[3]
             assert (
                 "[no answer: ask something"
                 in streamed(server, {"model": 0, **fields, "question": " "}).read().decode()
@@ -137,6 +139,9 @@ def test_the_command_prints_an_answer(typed: Typed, tmp_path: Path, monkeypatch:
         code, _, err = typed("ask", f"{speaker.url}#refusing", image, "What floats?")
         assert (code, err.count("\n")) == (1, 1)
         assert "no such model or address" in err
+        code, _, err = typed("ask", f"{speaker.url}#failing", image, "What floats?")
+        assert code == 1
+        assert "the server failed (out of memory)" in err
 
 
 @pytest.mark.parametrize(

@@ -102,23 +102,30 @@ def _from_exports(
     dataset: Path, catalog: Catalog, ids: Set[str], found: dict[str, Image], report: DropReport
 ) -> None:
     exports = register.exports_of(dataset)
+    finished = {export.place for export in exports if export.written}
     if any(export.form == "sidecar" for export in exports):
         removed, changed = sidecar.take_down(catalog, found)
         if removed:
             report.exports["beside the images"] = removed
         report.problems += [f"{path}: edited since it was written; remove it yourself" for path in changed]
     for number, export in enumerate(exports):
-        _from_list(list_path(dataset, export), ids)
+        try:
+            _from_list(list_path(dataset, export), ids)
+        except _EDITED as error:
+            report.problems.append(f"{list_path(dataset, export)}: not rewritten ({_words_of(error)})")
         if export.form in ("sidecar", "card"):
             continue
         if not export.written:
             _remove_unfinished(Path(export.out))
+            if export.place not in finished and _something_at(Path(export.out)):
+                what = f"{export.form} export that was killed as it ended; remove it"
+                report.problems.append(f"{export.out}: {what}")
             continue
         try:
             exports[number], gone = _without(export, ids)
-        except (SharecapError, OSError, pa.ArrowException) as error:
-            what = str(error) or type(error).__name__
-            report.problems.append(f"{export.out}: {export.form} export not rewritten ({what})")
+        except _EDITED as error:
+            what = f"{export.form} export not rewritten ({_words_of(error)})"
+            report.problems.append(f"{export.out}: {what}")
             continue
         if gone:
             report.exports[export.out] = gone
@@ -133,6 +140,19 @@ def _without(export: Export, ids: Set[str]) -> tuple[Export, int]:
     if export.form == "llava":
         return llava.without(export, ids)
     return (hf.without if export.form == "hf" else webdataset.without)(export, ids)
+
+
+_EDITED = (SharecapError, OSError, pa.ArrowException, ValueError, LookupError, TypeError)
+"""What an export raises whose files somebody has changed: the others are rewritten all the same."""
+
+
+def _words_of(error: BaseException) -> str:
+    """What a line about it says."""
+    return str(error) or type(error).__name__
+
+
+def _something_at(out: Path) -> bool:
+    return out.is_file() or (out.is_dir() and any(out.iterdir()))
 
 
 def _remove_unfinished(out: Path) -> None:

@@ -25,7 +25,7 @@ def mix(
 ) -> None:
     """Mix rows of several files by count or weight; replace some one for one, by image where it goes."""
     from sharecap.data.mixture import Mixture, Swap, keep, mixed_lines, open_rows, part_of
-    from sharecap.data.rows import write_rows
+    from sharecap.data.rows import replaceable, write_rows
     from sharecap.errors import UsageError
     from sharecap.images.dataset import disk_errors
 
@@ -39,6 +39,8 @@ def mix(
     )
     if out is not None and out.resolve() in {file.resolve() for file in mixture.files}:
         raise UsageError("rows are read from this file", where=out, todo="choose another --out")
+    if out is not None and not replaceable(out):
+        raise UsageError("what is there is no file of rows", where=out, todo="choose another --out")
     with disk_errors(to):
         made = keep(mixture, to)
     if out is not None:

@@ -88,6 +88,7 @@ def curate(
     """Keep or drop captions by a score, or drop single sentences by verdicts, in a new layer."""
     from sharecap.artifact import plain
     from sharecap.errors import UsageError
+    from sharecap.images.dataset import layer_path
     from sharecap.quality.curate import Rule, curated_lines, thin, trim
     from sharecap.quality.curate import curate as keep
 
@@ -95,6 +96,12 @@ def curate(
         raise UsageError(
             "give either --sentences or a rule for whole captions", todo="curate the new layer again"
         )
+    if control is not None:
+        if control in (layer, to):
+            raise UsageError(
+                "the control needs a name of its own", where=control, todo="choose another --control"
+            )
+        layer_path(dataset, control)  # a name that can't be one is told before anything is made
     made = (
         trim(dataset, layer, to, sentences)
         if sentences

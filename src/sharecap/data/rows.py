@@ -156,6 +156,16 @@ def write_rows(path: Path, rows: Iterable[Conversation], image_root: Path | None
         file.write(b"\n]\n")
 
 
+def replaceable(path: Path) -> bool:
+    """Whether a list of rows may be written there: nothing lies there, or a plain file that begins as one."""
+    if not os.path.lexists(path):
+        return True
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(64).lstrip()[:1] in (b"[", b"")
+
+
 def placed(image: str, row: Conversation, root: Path | None) -> str:
     """An image's path as it is written."""
     path = Path(os.path.abspath(image))

@@ -118,10 +118,13 @@ def alike(model: Any, rows: int) -> list[int]:
 
     Only products with weights may sum in an order that hangs on the number of rows, and that order never
     hangs on the numbers. So one product by each shape of weights tells: its rows are those of the product by
-    all `rows`, the first ones as the last ones.
+    all `rows`, the first ones as the last ones. In single precision; in half, rounding hides most differences
+    of order from one product, and only `rows` are told.
     """
     linear = [x for x in (*model.model.language_model.modules(), model.lm_head) if isinstance(x, nn.Linear)]
-    shapes = {x.weight.shape: x for x in linear}.values()
+    if any(x.weight.dtype != torch.float32 for x in linear):
+        return [rows]
+    shapes = {(x.weight.shape, x.bias is None): x for x in linear}.values()
     source = torch.Generator().manual_seed(0)
     found = set(range(16, rows, 16))
     for layer in shapes:

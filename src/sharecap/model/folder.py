@@ -134,7 +134,7 @@ def load(directory: Path) -> Llava:
     try:
         with quiet():
             model, report = CLASSES[kind].from_pretrained(
-                str(directory), output_loading_info=True, ignore_mismatched_sizes=True
+                str(directory), output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True
             )
             processor = PROCESSORS[kind](directory)
     except Exception as error:  # noqa: BLE001 - whatever a damaged folder makes the loaders raise

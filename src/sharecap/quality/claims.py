@@ -200,7 +200,7 @@ def claims_lines(report: ClaimsReport) -> list[str]:
         lines += rows_of(report.corrected)
     lines += [*lost(report.failures), took(report.requests, report.cost_usd)]
     shown = "" if report.on_page else "; the page shows the layer's other scores"
-    lines.append(f"verdicts in {report.path}{shown}")
+    lines.append(f"verdicts in {report.path}{shown}" if report.claims else "no claim, so no verdict was kept")
     if report.edits:
         told = f"{report.mended:,} sentences with a contradicted claim"
         lines.append(f"{told}: `sharecap edit --edits` mends them with {report.edits}")

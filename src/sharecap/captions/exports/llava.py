@@ -54,6 +54,8 @@ class Llava:
             raise UsageError("no such image root", where=self.image_root)
         if os.path.isdir(self.out):
             raise UsageError("this is a directory", where=self.out, todo="give a file: --out NAME.json")
+        if os.path.lexists(self.out) and not os.path.isfile(self.out):
+            raise UsageError("this is no plain file", where=self.out, todo="give a file: --out NAME.json")
         return LlavaWriter(self)
 
 

@@ -15,6 +15,7 @@ from sharecap.captions.exports.parts import LeftOut, own_file, plain_text
 from sharecap.captions.exports.register import File, exports_of
 from sharecap.captions.layer import layers, side_by_side
 from sharecap.images.catalog import Catalog
+from sharecap.images.folder import SUFFIXES
 from sharecap.records import Caption, Image
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
@@ -50,10 +51,12 @@ class SidecarWriter:
 
     def put(self, image: Image, caption: Caption) -> None:
         path, text = beside(own_file(image)), plain_text(caption.text)
-        ours = next(texts for id_, texts in self._earlier if id_ == image.id)
+        ours = next(texts for earlier, texts in self._earlier if earlier.id == image.id)
         try:
             there = read(path)
             if there is not None and there not in ours and there != text.encode():
+                if other := namesake(own_file(image)):
+                    raise LeftOut("same_name", f"{path} is also that of {other.name}")
                 raise LeftOut("foreign_txt", f"{path} was not written by sharecap")
             if there != text.encode():
                 partial = partial_of(path)
@@ -78,6 +81,12 @@ def beside(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
+def namesake(image: Path) -> Path | None:
+    """Another image file whose caption goes to the same place: `a.png` beside `a.jpg`."""
+    others = (image.with_suffix(suffix) for suffix in sorted(SUFFIXES) if suffix != image.suffix)
+    return next((other for other in others if other.is_file()), None)
+
+
 def read(path: Path) -> bytes | None:
     """What lies there; None if nothing does. Something that is no plain file is not ours."""
     if not os.path.lexists(path):
@@ -87,22 +96,31 @@ def read(path: Path) -> bytes | None:
     return path.read_bytes()
 
 
-def said_before(catalog: Catalog) -> Generator[tuple[str, set[bytes]]]:
+def said_before(catalog: Catalog) -> Generator[tuple[Image, set[bytes]]]:
     """For every image in order, the texts that a sidecar export of this dataset may have put beside it."""
     recorded = dict.fromkeys(e.layer for e in exports_of(catalog.dataset) if e.form == "sidecar")
     there = set(layers(catalog.dataset))
     for image, row in side_by_side(catalog, [name for name in recorded if name in there]):
-        yield image.id, {plain_text(caption.text).encode() for caption in row if caption}
+        yield image, {plain_text(caption.text).encode() for caption in row if caption}
 
 
 def take_down(catalog: Catalog, ids: Mapping[str, Image]) -> tuple[int, list[str]]:
-    """Remove the texts beside the images of `ids`; how many, and the paths of those that somebody changed."""
+    """Remove the texts beside the images of `ids`; how many, and the paths of those that somebody changed.
+
+    What another image of the same name says there stays.
+    """
+    ours = {
+        beside(Path(image.path)): texts
+        for image, texts in said_before(catalog)
+        if image.id in ids and not image.member and texts
+    }
+    if any(namesake(Path(image.path)) for image in ids.values() if not image.member):
+        for image, texts in said_before(catalog):
+            path = beside(Path(image.path))
+            if image.id not in ids and path in ours and read(path) in texts:
+                del ours[path]
     removed, changed = 0, []
-    for image_id, texts in said_before(catalog):
-        image = ids.get(image_id)
-        if image is None or image.member or not texts:
-            continue
-        path = beside(Path(image.path))
+    for path, texts in ours.items():
         there = read(path)
         if there in texts:
             path.unlink()

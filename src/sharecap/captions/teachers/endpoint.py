@@ -75,14 +75,15 @@ class _Part(_Tolerant):
     delta: _Message = _Message()
 
 
-class _Chunk(_Tolerant):
-    choices: list[_Part] = []
-
-
 class _Problem(_Tolerant):
     message: str = ""
     code: str | int | None = None
     type: str | None = None
+
+
+class _Chunk(_Tolerant):
+    choices: list[_Part] = []
+    error: _Problem | str | None = None
 
 
 class _ErrorBody(_Tolerant):
@@ -183,11 +184,15 @@ class Endpoint:
         if not line.startswith(b"data:") or data == b"[DONE]":
             return ""
         try:
-            choices = _Chunk.model_validate_json(data).choices
+            chunk = _Chunk.model_validate_json(data)
         except ValidationError as error:
             what = self._clean(f"not a piece of a chat completion ({error.errors()[0]['msg']})")
             raise UnavailableError("malformed", what, where=self.url, maybe_billed=True) from None
-        return (choices[0].delta.content or "") if choices else ""
+        if chunk.error is not None:
+            said = chunk.error if isinstance(chunk.error, str) else chunk.error.message
+            what = f"the server failed ({self._clean(said[:300])})"
+            raise UnavailableError("server_error", what, where=self.url, maybe_billed=True)
+        return (chunk.choices[0].delta.content or "") if chunk.choices else ""
 
     def body(
         self, prompt: str, image_url: str | None, sampling: Sampling, system: str = ""
