@@ -62,8 +62,8 @@ def markdown(found: Outcome, spent: lab_spent.Spent, picture: str) -> Iterator[s
             for one in found.tried
         ],
     )
-    if found.against:
-        yield lab_report.opposed(found)
+    for line in lab_report.beside(found):
+        yield line
         yield ""
     for one in found.details:
         yield f"{one.title}. {one.note}"

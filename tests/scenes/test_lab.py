@@ -117,7 +117,11 @@ def test_the_page_tells_every_row_and_claim_from_the_exams(bench: Bench, tmp_pat
     assert [one["verdict"] for one in told["claims"]] == [one.verdict for one in found.tried]
     assert told["rows"][0]["score"]["value"] == pytest.approx(found.rows[0].seeds[0])
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert any("“detailed” better than “short”" in line for line in lab_report.lines(found, spent))
+    lines = [*lab_report.lines(found, spent)]
+    assert any("“detailed” better than “short”" in line for line in lines)
+    assert any("one world only" in line for line in lines)
+    assert 0 < text.index("This is one world only") < text.index("The tables</h2>")
+    assert lab_report.beside(replace(found, seeds=(0, 1), against=())) == []
 
 
 def test_a_place_where_a_page_can_t_be_written_is_one_line(bench: Bench, tmp_path: Path) -> None:

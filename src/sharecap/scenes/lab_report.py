@@ -106,8 +106,7 @@ def lines(found: Outcome, spent: Spent) -> Iterator[str]:
         yield f"  {row.name:<{width}}  {between(row.score, signed=False)}"
     for one in found.tried:
         yield f"  {sentence(one)}"
-    if found.against:
-        yield f"  {opposed(found)}"
+    yield from (f"  {told}" for told in beside(found))
     paid = "" if spent.teacher_usd is None else f", teacher {dollars(spent.teacher_usd)} as if paid"
     yield f"  {number(spent.core_minutes, 0)} core-minutes{paid}"
 
@@ -151,7 +150,7 @@ def page(found: Outcome, spent: Spent, picture: bytes) -> d.Report:
             d.Fact("Teacher", dollars(spent.teacher_usd or 0.0), "as if paid"),
         ),
         sections=(
-            d.Section("What came out", (*verdicts, *beside(found), drawn, *curve(found))),
+            d.Section("What came out", (*verdicts, *map(d.Paragraph, beside(found)), drawn, *curve(found))),
             d.Section("The tables", (scores(found), claims(found), *map(table, found.details))),
             d.Section("What follows", (d.Paragraph(follows(found)), *notes)),
             d.Section("What it took", (d.Paragraph(lab_spent.told(spent, worlds)),)),
@@ -159,15 +158,17 @@ def page(found: Outcome, spent: Spent, picture: bytes) -> d.Report:
     )
 
 
-def beside(found: Outcome) -> Iterator[d.Block]:
-    """What the verdicts, which are of the overall score, don't tell."""
+def beside(found: Outcome) -> list[str]:
+    """What the verdicts on the overall score don't tell: benchmarks that say otherwise, and luck."""
+    told = []
     if found.against:
-        yield d.Paragraph(opposed(found))
-
-
-def opposed(found: Outcome) -> str:
-    """The benchmarks that say otherwise, as a sentence."""
-    return f"The verdicts are of the overall score; {'; '.join(found.against)}."
+        told.append(f"The verdicts are of the overall score; {'; '.join(found.against)}.")
+    if len(found.seeds) == 1:
+        told.append(
+            "This is one world only: how lucky its models were in learning is not in the intervals, which "
+            "are over its pictures. Three worlds (--seeds 3) tell."
+        )
+    return told
 
 
 def scores(found: Outcome) -> d.Table:
@@ -244,21 +245,14 @@ def follows(found: Outcome) -> str:
     verdicts = {one.verdict for one in found.tried}
     told = found.experiment.follows
     if not verdicts:
-        text = f"Nothing was claimed. What the rows were meant to tell: {told}"
-    elif verdicts == {"agrees"}:
-        text = f"Every claim holds here. {told}"
-    elif "contradicts" in verdicts:
-        text = f"Not every claim holds here, so this is no ground for what would follow: {told}"
-    elif len(verdicts) > 1:
-        text = f"Some claims hold here and none is contradicted. If all are true: {told}"
-    else:
-        text = f"Not decided here: the intervals are too wide. If the claim is true: {told}"
-    if len(found.seeds) > 1:
-        return text
-    return (
-        f"{text} This is one world only: how lucky its models were in learning is not in the intervals, "
-        "which are over its pictures. More worlds (--seeds) tell."
-    )
+        return f"Nothing was claimed. What the rows were meant to tell: {told}"
+    if verdicts == {"agrees"}:
+        return f"Every claim holds here. {told}"
+    if "contradicts" in verdicts:
+        return f"Not every claim holds here, so this is no ground for what would follow: {told}"
+    if len(verdicts) > 1:
+        return f"Some claims hold here and none is contradicted. If all are true: {told}"
+    return f"Not decided here: the intervals are too wide. If the claim is true: {told}"
 
 
 def curve(found: Outcome) -> Iterator[d.Block]:
