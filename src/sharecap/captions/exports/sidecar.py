@@ -109,11 +109,10 @@ def take_down(catalog: Catalog, ids: Mapping[str, Image]) -> tuple[int, list[str
 
     What another image of the same name says there stays.
     """
-    ours = {
-        beside(Path(image.path)): texts
-        for image, texts in said_before(catalog)
-        if image.id in ids and not image.member and texts
-    }
+    ours: dict[Path, set[bytes]] = {}
+    for image, texts in said_before(catalog):
+        if image.id in ids and not image.member and texts:
+            ours.setdefault(beside(Path(image.path)), set()).update(texts)
     if any(namesake(Path(image.path)) for image in ids.values() if not image.member):
         for image, texts in said_before(catalog):
             path = beside(Path(image.path))
