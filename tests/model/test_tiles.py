@@ -1,6 +1,9 @@
-"""Attention in matrix tiles: as exact as torch's, alone in each document to the bit, and only where it can run."""
+"""Attention in matrix tiles: as exact as torch's, the same bits alone and in a pack, where it can run."""
 
+import math
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from tests.model.tiny import tiny_llava
 LENGTHS = (23, 1, 200, 32, 64, 33, 97)
 
 with_tiles = pytest.mark.skipif(
-    not (shutil.which("g++") and tiles.platform.system() == "Linux" and tiles.NEEDS <= tiles.processor_flags()),
+    not (shutil.which("g++") and tiles.can_run()),
     reason="needs a processor with AMX and a C++ compiler",
 )
 
@@ -36,10 +39,12 @@ def inputs(heads: tuple[int, int], width: int, dtype: torch.dtype = torch.bfloat
     return [torch.randn(shape).bfloat16().to(dtype) for shape in shapes]
 
 
-def attended(kernel: object, given: list[Tensor], lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
+def attended(
+    kernel: Callable[..., Tensor], given: list[Tensor], lengths: tuple[int, ...] = LENGTHS
+) -> list[Tensor]:
     """The result and the gradients of queries, keys and values, in float32."""
     q, k, v, grad = (x.clone().requires_grad_() for x in given)
-    out = kernel(q, k, v, layout(lengths), 0.2)  # type: ignore[operator]
+    out = kernel(q, k, v, layout(lengths), 0.2)
     return [x.detach().float() for x in (out, *torch.autograd.grad(out, (q, k, v), grad))]
 
 
@@ -124,7 +129,12 @@ def test_compiled_blocks_attend_in_tiles_and_learn_the_same(
     torch._dynamo.reset()
     calls: list[str] = []
     call = tiles.call
-    monkeypatch.setattr(tiles, "call", lambda name, *rest: (calls.append(name), call(name, *rest)))
+
+    def counted(name: str, *rest: Any) -> None:
+        calls.append(name)
+        call(name, *rest)
+
+    monkeypatch.setattr(tiles, "call", counted)
     exact = results(llava)
     with torch.autocast("cpu", torch.bfloat16):
         plain = results(llava)
@@ -132,7 +142,7 @@ def test_compiled_blocks_attend_in_tiles_and_learn_the_same(
         ours = results(llava, compiled=True)
 
     def off(made: dict[str, Tensor]) -> float:
-        return sum(float((made[name] - x).square().sum()) for name, x in exact.items()) ** 0.5
+        return math.hypot(*(float((made[name] - x).norm()) for name, x in exact.items()))
 
     assert 0 < off(ours) <= 1.2 * off(plain)
     blocks = len(blocks_of(llava.model, "language"))
@@ -142,20 +152,20 @@ def test_compiled_blocks_attend_in_tiles_and_learn_the_same(
 def test_without_compiling_or_such_a_processor_attention_is_torchs(
     llava: Llava, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = llava.model.model.language_model.config
-    with computing(llava.model):
+    model: Any = llava.model
+    config = model.model.language_model.config
+    with computing(model):
         assert config._attn_implementation != TILES
-    monkeypatch.setattr(tiles, "processor_flags", lambda: {"avx2"})
+    monkeypatch.setattr(tiles, "can_run", lambda: False)
     monkeypatch.setattr(tiles, "library", tiles.library.__wrapped__)
     assert tiles.library() is None
-    with computing(llava.model, compiled=True):
+    with computing(model, compiled=True):
         assert config._attn_implementation != TILES
 
 
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
 def test_a_compiler_that_fails_is_warned_of(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "processor_flags", lambda: tiles.NEEDS)
-    monkeypatch.setattr(tiles.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(tiles, "can_run", lambda: True)
     monkeypatch.setenv("CXX", compiler)
     with pytest.warns(UserWarning, match="torch's slower kernel"):
         assert tiles.library.__wrapped__() is None

@@ -1,7 +1,8 @@
 """Attention inside a pack, where no document may see another. Three ways, one word chooses; all are causal.
 
-`sdpa` pads documents of like length to groups and runs on any device (where blocks are compiled for a CPU with
-matrix tiles, by a kernel of our own, tiles.py); `flex` and `varlen` are fused kernels that take the whole pack. None ever builds a [T, T] mask. Registered with transformers' AttentionInterface.
+`sdpa` pads documents of like length to groups and runs on any device; blocks compiled for a CPU with matrix
+tiles have a kernel of their own in its place (tiles.py). `flex` and `varlen` are fused kernels that take the
+whole pack. None ever builds a [T, T] mask. Registered with transformers' AttentionInterface.
 
 Shape letters: T tokens of the pack, N documents of a group, L their longest length, H heads, D head width,
 P places of all groups laid end to end.

@@ -21,8 +21,8 @@ CHUNK = 1 << 23
 EVEN = 256
 """What is compiled for a CPU computes with whole multiples of so many rows.
 
-For each new number of rows, oneDNN takes some 10 ms to write the code of each matrix product: a sixth of a small
-model's step, in which no two packs are equally long.
+For each new number of rows, oneDNN takes some 10 ms to write the code of each matrix product. No two packs
+are equally long, so that would never be over.
 """
 
 

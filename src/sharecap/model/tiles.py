@@ -1,9 +1,9 @@
 """Causal attention of a pack on a CPU that has matrix tiles (AMX), as an operator that compiling can pass.
 
-Torch's kernel for a CPU spends more time on the gradient of attention than on everything else in a step of a
-small model; this one (tiles.cpp, built when compiling is asked for) takes a sixth of it. Documents don't mix by
-one bit, whatever lies beside them. It must never be used where it was not built: who has no such processor, or
-no compiler, computes in groups (grouped.py).
+On a CPU, torch's kernel spends more time on the gradient of attention than a small model's step on all else;
+this one (tiles.cpp, built when compiling is asked for) takes a sixth of it, and a document has the same bits
+whatever lies beside it. It must never be asked for where it was not built: who has no such processor, or no
+compiler, computes in groups (grouped.py).
 
 Shape letters: T tokens of the pack, H heads, D head width.
 """
@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL | None:
 
     A compiler that can't build it is warned of once, since training goes on without.
     """
-    if platform.system() != "Linux" or not NEEDS <= processor_flags():
+    if not can_run():
         return None
     with tempfile.TemporaryDirectory() as directory:
         built = Path(directory) / "tiles.so"
@@ -44,17 +44,18 @@ def library() -> ctypes.CDLL | None:
             made = ctypes.CDLL(str(built))
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", None) or str(error)
-            warnings.warn(
-                f"attention is computed by torch's slower kernel: {said.strip().splitlines()[0]}", stacklevel=2
-            )
+            why = said.strip().splitlines()[0]
+            warnings.warn(f"attention is computed by torch's slower kernel: {why}", stacklevel=2)
             return None
     return made if made.request_tiles() == 0 else None
 
 
-def processor_flags() -> set[str]:
-    """What Linux says that the first processor can do."""
+def can_run() -> bool:
+    """Whether this is Linux on a processor with tiles."""
+    if platform.system() != "Linux":
+        return False
     with open("/proc/cpuinfo") as lines:
-        return next((set(line.split()[2:]) for line in lines if line.startswith("flags")), set())
+        return any(line.startswith("flags") and NEEDS.issubset(line.split()) for line in lines)
 
 
 def takes(q: Tensor) -> bool:
