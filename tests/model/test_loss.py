@@ -51,6 +51,33 @@ def test_loss_and_gradients_are_those_of_the_whole_logits_to_a_millionth() -> No
 
 
 @pytest.mark.usefixtures("chunks")
+def test_rows_filled_up_for_compiling_change_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = set()
+
+    def chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        assert len(logits) == len(targets) > 0
+        return loss.chunk_loss(logits, targets)
+
+    def filled(rows: Tensor, count: int) -> Tensor:
+        sizes.add(count)
+        return fill(rows, count)
+
+    fill = loss.filled
+    monkeypatch.setattr(loss, "EVEN", 5)
+    monkeypatch.setattr(loss, "filled", filled)
+    monkeypatch.setattr(loss, "compiled_chunk", lambda: chunk)
+    for ours, theirs in zip(both(fused, torch.float32), both(plain, torch.float32), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+    assert sizes in ({23, 1}, {25, 5}, {25})
+
+
+def fused(head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
+    with summed_loss(head, targets, fused=True):
+        made: Tensor = head(hidden)
+    return made[0]
+
+
+@pytest.mark.usefixtures("chunks")
 def test_in_half_precision_they_are_as_near_to_the_exact_ones_as_the_plain_loss_is() -> None:
     exact, ours, theirs = (
         both(plain, torch.float32),

@@ -16,9 +16,11 @@ from PIL import Image
 from sharecap.artifact import file_digest
 from sharecap.data.rows import read_rows, write_rows
 from sharecap.errors import SharecapError, UsageError
+from sharecap.model import loss
 from sharecap.model.build import Llava
 from sharecap.model.folder import load, save
 from sharecap.model.generation import Decoding, Generator, Query
+from sharecap.model.loss import EVEN
 from sharecap.model.trainable import Rule, apply, resolve
 from sharecap.records import Conversation, Turn
 from sharecap.train.config import TrainConfig
@@ -167,7 +169,9 @@ def test_training_leaves_a_model_a_table_and_metrics(
         assert torch.equal(weights, after.model.state_dict()[name]) == ("multi_modal_projector" not in name)
 
 
-def gradients(llava: Llava, rows: list[Conversation], pack_tokens: int) -> dict[str, torch.Tensor]:
+def gradients(
+    llava: Llava, rows: list[Conversation], pack_tokens: int, compiled: bool = False
+) -> dict[str, torch.Tensor]:
     """The gradients of one step over all rows."""
     apply(llava.model, resolve(llava.model, CONFIG.rules))
     config = dataclasses.replace(CONFIG, pack_tokens=pack_tokens)
@@ -176,7 +180,7 @@ def gradients(llava: Llava, rows: list[Conversation], pack_tokens: int) -> dict[
     documents = prepare(config, llava, rows, Path(), world).learned
     (step,) = batches(config, llava, documents, world, first=0, last=1)
     llava.model.zero_grad()
-    Learner(Objective(llava.model, world.device, "fp32"), world, 0, None).learn(step)
+    Learner(Objective(llava.model, world.device, "fp32", compiled), world, 0, None).learn(step)
     return {n: p.grad.clone() for n, p in llava.model.named_parameters() if p.grad is not None}
 
 
@@ -188,6 +192,25 @@ def test_the_loss_is_the_mean_over_learned_tokens_however_rows_are_packed(
     assert set(one) == set(many)
     for name, gradient in one.items():
         torch.testing.assert_close(many[name], gradient, atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_packs_filled_up_for_compiling_learn_the_same(
+    start: Path, rows: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "compiled_chunk", lambda: loss.chunk_loss)
+    llava = load(start)
+    lengths: list[int] = []
+    llava.model.model.language_model.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    plain = gradients(llava, rows, 300)
+    seen = lengths.copy()
+    lengths.clear()
+    even = gradients(llava, rows, 300, compiled=True)
+    assert [n + -n % EVEN for n in seen] == lengths != seen
+    assert set(plain) == set(even)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(even[name], gradient, atol=2e-6, rtol=1e-4, msg=name)
 
 
 def test_four_packs_a_step_give_the_losses_of_one(

@@ -1,7 +1,8 @@
 """Attention inside a pack, where no document may see another. Three ways, one word chooses; all are causal.
 
-`sdpa` pads documents of like length to groups and runs on any device; `flex` and `varlen` are fused kernels
-that take the whole pack. None ever builds a [T, T] mask. Registered with transformers' AttentionInterface.
+`sdpa` pads documents of like length to groups and runs on any device; blocks compiled for a CPU with matrix
+tiles have a kernel of their own in its place (tiles.py). `flex` and `varlen` are fused kernels that take the
+whole pack. None ever builds a [T, T] mask. Registered with transformers' AttentionInterface.
 
 Shape letters: T tokens of the pack, N documents of a group, L their longest length, H heads, D head width,
 P places of all groups laid end to end.
@@ -20,12 +21,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from sharecap.errors import UsageError
+from sharecap.model import tiles
 from sharecap.model.grouped import attend_groups
 
 Attention = Literal["sdpa", "flex", "varlen"]
 
 NAMES: dict[Attention, str] = {kind: f"sharecap_{kind}" for kind in get_args(Attention)}
 """Names in transformers while a pack is in work; never written to a config."""
+
+TILES = "sharecap_tiles"
+"""What `sdpa` is called where its kernel is the one of tiles.py."""
 
 WASTE = 1.25
 """Documents share a group while padding them to the longest costs at most this much more places."""
@@ -135,11 +140,23 @@ def attention_function(
     return attend
 
 
+def by_tiles(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
+    """In matrix tiles, what fits them."""
+    if not tiles.takes(q):
+        return by_sdpa(q, k, v, packed, scale)
+    out: Tensor = tiles.attend_tiles(q, *for_each_head(q, k, v), packed.borders, scale)[0]
+    return out
+
+
+def for_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values that several heads share, once for each."""
+    times = q.shape[1] // k.shape[1]
+    return (k, v) if times == 1 else (k.repeat_interleave(times, 1), v.repeat_interleave(times, 1))
+
+
 def by_sdpa(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
     """On a CPU in groups of documents, elsewhere document by document."""
-    times = q.shape[1] // k.shape[1]
-    if times > 1:
-        k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+    k, v = for_each_head(q, k, v)
     if q.device.type != "cpu":
         alone: Tensor = one_by_one(q, k, v, packed, scale)
         return alone
@@ -182,6 +199,6 @@ def by_varlen(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> 
     return out
 
 
-KERNELS: dict[Attention, Any] = {"sdpa": by_sdpa, "flex": by_flex, "varlen": by_varlen}
-for kind, kernel in KERNELS.items():
-    AttentionInterface.register(NAMES[kind], attention_function(kernel))
+KERNELS = {NAMES["sdpa"]: by_sdpa, NAMES["flex"]: by_flex, NAMES["varlen"]: by_varlen, TILES: by_tiles}
+for name, kernel in KERNELS.items():
+    AttentionInterface.register(name, attention_function(kernel))

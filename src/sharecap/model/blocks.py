@@ -34,6 +34,7 @@ KEPT = [
     aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.higher_order.flex_attention,
     torch.ops.sharecap.attend_groups.default,
+    torch.ops.sharecap.attend_tiles.default,
 ]
 """What selective checkpointing keeps: matrix products and attention. All else is cheap to do again."""
 
@@ -72,7 +73,7 @@ def computing(
             if compiled and block in language:
                 forward = torch.compile(forward, dynamic=True)
             block.forward = forward
-        with packing(model, attention), liger.fused(model) if fused else nullcontext():
+        with packing(model, attention, compiled), liger.fused(model) if fused else nullcontext():
             yield
     finally:
         for block in (*vision, *language):

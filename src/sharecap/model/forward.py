@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from sharecap.model import qwen
-from sharecap.model.attention import NAMES, Attention, Layout
+from sharecap.model import qwen, tiles
+from sharecap.model.attention import KERNELS, NAMES, TILES, Attention, Layout
 from sharecap.model.build import grey_picture
 from sharecap.model.loss import summed_loss
 from sharecap.model.pixels import Patches
@@ -23,15 +23,18 @@ from sharecap.model.trainable import part_of
 
 
 @contextmanager
-def packing(model: LlavaForConditionalGeneration, attention: Attention = "sdpa") -> Iterator[None]:
+def packing(
+    model: LlavaForConditionalGeneration, attention: Attention = "sdpa", compiled: bool = False
+) -> Iterator[None]:
     """Within, the language model attends by layout; hold it around `backward` if blocks are redone.
 
     Inside another one, that one's kind of attention stays.
     """
     config: Any = model.model.language_model.config
     before = config._attn_implementation
-    if before not in NAMES.values():
-        config._attn_implementation = NAMES[attention]
+    if before not in KERNELS:
+        in_tiles = compiled and attention == "sdpa" and tiles.library() is not None
+        config._attn_implementation = TILES if in_tiles else NAMES[attention]
     try:
         yield
     finally:

@@ -18,6 +18,19 @@ from torch import Tensor, nn
 CHUNK = 1 << 23
 """Logits that exist at a time: 32 MiB in float32."""
 
+EVEN = 256
+"""What is compiled for a CPU computes with whole multiples of so many rows.
+
+For each new number of rows, oneDNN takes some 10 ms to write the code of each matrix product. No two packs
+are equally long, so that would never be over.
+"""
+
+
+def filled(rows: Tensor, count: int) -> Tensor:
+    """Zeros below `rows`, up to so many."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
+
 
 class SummedLoss(torch.autograd.Function):
     """Sum over positions of -log softmax(hidden @ weight.T)[target], with its gradients made on the way."""
@@ -27,19 +40,26 @@ class SummedLoss(torch.autograd.Function):
         # hidden [S, C], weight [V, C], both of the computation's precision; targets [S]
         step = max(1, CHUNK // weight.shape[0])
         chunk = compiled_chunk() if fused else chunk_loss
+        if fused and hidden.device.type == "cpu":
+            even = min(EVEN, step)
+            step -= step % even
+            hidden = filled(hidden, -(-len(targets) // even) * even)
         total = hidden.new_zeros((), dtype=torch.float32)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
-        for at in range(0, len(targets), step):
+        for at in range(0, len(hidden), step):
             part = slice(at, at + step)
-            loss, d_logits = chunk(hidden[part] @ weight.T, targets[part])
+            known = targets[part]  # fewer than rows where `hidden` was filled up
+            logits = hidden[part] @ weight.T
+            loss, d_logits = chunk(logits[: len(known)], known)
             total += loss
+            d_logits = filled(d_logits, len(logits))
             if d_hidden is not None:
                 torch.mm(d_logits, weight, out=d_hidden[part])
             if d_weight is not None:
                 d_weight += d_logits.T @ hidden[part]
-        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.save_for_backward(None if d_hidden is None else d_hidden[: len(targets)], d_weight)
         ctx.dtype = weight.dtype
         return total
 

@@ -17,6 +17,7 @@ from sharecap.data.loading import PackTensors, Step
 from sharecap.model.attention import layout
 from sharecap.model.build import grey_picture
 from sharecap.model.forward import packed_loss
+from sharecap.model.loss import EVEN
 from sharecap.train.parallel import World, reshard
 
 
@@ -32,6 +33,8 @@ class Objective(nn.Module):
         self.model, self.device, self.precision, self.compiled = model, device, precision, compiled
 
     def forward(self, pack: PackTensors) -> Tensor:
+        if self.compiled and self.device.type == "cpu":
+            pack = evened(pack, other_than(self.model.config.image_token_id))
         pixels = None if pack.pixels is None else pack.pixels.to(self.device)
         where = layout(pack.lengths, self.device)
         ids, predict, targets = (x.to(self.device) for x in (pack.ids, pack.predict, pack.targets))
@@ -88,6 +91,20 @@ class Learner:
         (most,) = self.world.most(len(packs))
         yield from ((with_picture(pack, self.spare), 1.0) for pack in packs)
         yield from ((self.spare, 0.0) for _ in range(int(most) - len(packs)))
+
+
+def evened(pack: PackTensors, token: int) -> PackTensors:
+    """The pack with this token as a document of its own at the end, up to a multiple of `EVEN` places."""
+    missing = -len(pack.ids) % EVEN
+    if not missing:
+        return pack
+    ids = torch.cat([pack.ids, pack.ids.new_full((missing,), token)])
+    return replace(pack, ids=ids, lengths=(*pack.lengths, missing))
+
+
+def other_than(token: int) -> int:
+    """A token that is not this one."""
+    return int(token == 0)
 
 
 def picture_alone(config: Any) -> PackTensors:
