@@ -86,6 +86,33 @@ def test_a_document_has_the_same_bits_whatever_lies_beside_it() -> None:
 
 
 @with_tiles
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_is_no_number_stays_so_and_in_its_document(which: int) -> None:
+    start, place, end = sum(LENGTHS[:2]), sum(LENGTHS[:2]) + 40, sum(LENGTHS[:3])
+    given = inputs((2, 2), 64)
+    given[which][place] = float("nan")
+    made = attended(by_tiles, given)
+    assert made[0][place : place + 1 if which == 0 else end].isnan().all()
+    assert all(x[start:end].isnan().any() for x in made[:3])
+    assert not any(x[:start].isnan().any() or x[end:].isnan().any() for x in made)
+
+
+@with_tiles
+def test_other_tensors_are_refused() -> None:
+    q, k, v = inputs((2, 2), 64)[:3]
+    borders = layout(LENGTHS).borders
+    for given in (
+        (q.float(), k.float(), v.float(), borders),
+        (q, k[:, :1], v, borders),
+        (q[..., :48], k[..., :48], v[..., :48], borders),
+        (q, k, v, borders.long()),
+        (q, k, v, borders[:1]),
+    ):
+        with pytest.raises(AssertionError):
+            tiles.attend_tiles(*given, 0.2)
+
+
+@with_tiles
 def test_threads_change_no_bit() -> None:
     before = torch.get_num_threads()
     try:
@@ -163,7 +190,7 @@ def test_without_compiling_or_such_a_processor_attention_is_torchs(
         assert config._attn_implementation != TILES
 
 
-@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "ccache-not-there g++"])
 def test_a_compiler_that_fails_is_warned_of(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "can_run", lambda: True)
     monkeypatch.setenv("CXX", compiler)

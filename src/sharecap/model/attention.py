@@ -142,9 +142,10 @@ def attention_function(
 
 def by_tiles(q: Tensor, k: Tensor, v: Tensor, packed: Layout, scale: float) -> Tensor:
     """In matrix tiles, what fits them."""
-    if not tiles.takes(q):
+    k, v = for_each_head(q, k, v)
+    if not tiles.takes(q, k, v):
         return by_sdpa(q, k, v, packed, scale)
-    out: Tensor = tiles.attend_tiles(q, *for_each_head(q, k, v), packed.borders, scale)[0]
+    out: Tensor = tiles.attend_tiles(q, k, v, packed.borders, scale)[0]
     return out
 
 

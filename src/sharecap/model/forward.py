@@ -33,7 +33,7 @@ def packing(
     config: Any = model.model.language_model.config
     before = config._attn_implementation
     if before not in KERNELS:
-        in_tiles = compiled and attention == "sdpa" and tiles.library() is not None
+        in_tiles = compiled and attention == "sdpa" and model.device.type == "cpu" and tiles.library()
         config._attn_implementation = TILES if in_tiles else NAMES[attention]
     try:
         yield

@@ -11,6 +11,7 @@ Shape letters: T tokens of the pack, H heads, D head width.
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 import warnings
@@ -22,8 +23,19 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-NEEDS = {"amx_tile", "amx_bf16", "avx512_bf16"}
-BUILD = ("-O3", "-std=c++17", "-march=sapphirerapids", "-fopenmp", "-fPIC", "-shared")
+FEATURES = {
+    "amx_tile": "amx-tile",
+    "amx_bf16": "amx-bf16",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl",
+    "avx512_bf16": "avx512bf16",
+    "fma": "fma",
+}
+"""What the kernel asks of a processor: as Linux calls it, and the compiler."""
+
+BUILD = ("-O3", "-std=c++17", "-fopenmp", "-fPIC", "-shared", *(f"-m{x}" for x in FEATURES.values()))
 BLOCK = 32
 """Columns that a tile multiplies over."""
 
@@ -32,22 +44,31 @@ BLOCK = 32
 def library() -> ctypes.CDLL | None:
     """The kernel, built once for this process in a few seconds; None where the processor has no tiles.
 
-    A compiler that can't build it is warned of once, since training goes on without.
+    If it can't be built, that is warned of once, since training goes on without.
     """
     if not can_run():
         return None
+    try:
+        built = build()
+        if built.request_tiles() != 0:
+            raise OSError("the system does not grant the processor's tiles")
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", None) or "").strip() or str(error)
+        why = said.splitlines()[0]
+        warnings.warn(f"attention is computed by torch's slower kernel: {why}", stacklevel=2)
+        return None
+    return built
+
+
+def build() -> ctypes.CDLL:
+    """The kernel, compiled and loaded; its file is gone afterwards."""
     with tempfile.TemporaryDirectory() as directory:
-        built = Path(directory) / "tiles.so"
-        try:
-            line = [os.environ.get("CXX", "g++"), *BUILD, str(SOURCE), "-o", str(built)]
-            subprocess.run(line, check=True, capture_output=True, text=True)
-            made = ctypes.CDLL(str(built))
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            why = said.strip().splitlines()[0]
-            warnings.warn(f"attention is computed by torch's slower kernel: {why}", stacklevel=2)
-            return None
-    return made if made.request_tiles() == 0 else None
+        to = Path(directory) / "tiles.so"
+        compiler = shlex.split(os.environ.get("CXX", "g++"))
+        subprocess.run(
+            [*compiler, *BUILD, str(SOURCE), "-o", str(to)], check=True, capture_output=True, text=True
+        )
+        return ctypes.CDLL(str(to))
 
 
 def can_run() -> bool:
@@ -55,20 +76,29 @@ def can_run() -> bool:
     if platform.system() != "Linux":
         return False
     with open("/proc/cpuinfo") as lines:
-        return any(line.startswith("flags") and NEEDS.issubset(line.split()) for line in lines)
+        return any(line.startswith("flags") and FEATURES.keys() <= set(line.split()) for line in lines)
 
 
-def takes(q: Tensor) -> bool:
-    """Whether the kernel, where there is one, computes with such heads [T, H, D]."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] % BLOCK == 0
+def takes(*heads: Tensor) -> bool:
+    """Whether the kernel, where there is one, computes with these [T, H, D], all of one shape."""
+    return all(
+        x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and x.shape == heads[0].shape
+        and x.shape[2] % BLOCK == 0
+        for x in heads
+    )
 
 
 def call(name: str, tensors: list[Tensor], borders: Tensor, scale: float) -> None:
     """One of the kernel's functions; `tensors` are contiguous, the first of them [T, H, D]."""
-    made = library()
-    assert made is not None, "no tiles"
+    kernel = library()
+    assert kernel is not None, "no tiles"
+    assert borders.dtype == torch.int32, "borders are int32"
+    assert len(borders) > 1, "a pack has a document"
+    assert all(x.is_contiguous() for x in (*tensors, borders)), "rows lie one after another"
     sizes = [len(borders) - 1, *tensors[0].shape]
-    getattr(made, name)(
+    getattr(kernel, name)(
         *(ctypes.c_void_p(x.data_ptr()) for x in (*tensors, borders)),
         *map(ctypes.c_int, sizes),
         ctypes.c_float(scale),
@@ -85,6 +115,7 @@ def attend_tiles(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Each token's mixture of its document's values up to itself [T, H, D]; the log of its sums [H, T]."""
+    assert takes(q, k, v), "bf16 on a CPU, of one shape, whole blocks wide"
     q, k, v = (x.contiguous() for x in (q, k, v))
     out, sums = torch.empty_like(q), q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
     call("attend", [q, k, v, out, sums], borders, scale)
@@ -103,6 +134,7 @@ def attend_tiles_gradient(  # noqa: PLR0917 - an operator's inputs are positiona
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
+    assert takes(q, k, v, grad, out), "bf16 on a CPU, of one shape, whole blocks wide"
     given = [x.contiguous() for x in (grad, out, sums, q, k, v)]
     dq, dk, dv = (torch.empty_like(given[0]) for _ in range(3))
     call("attend_gradient", [*given, dq, dk, dv], borders, scale)
