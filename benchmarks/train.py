@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import random
+import socket
 import statistics
 import tempfile
 import time
@@ -19,9 +20,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.optim import AdamW
 from train_rows import SHAPES, prepare, rows_of
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -185,7 +188,7 @@ def padded(name: str, size: str, place: Path, steps: int, precision: str) -> Too
     arguments = TrainingArguments(
         output_dir=str(place / "trainer"),
         max_steps=len(batches),
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=BATCH // ranks(),
         use_cpu=True,
         bf16=precision == "bf16",
         learning_rate=2e-5,
@@ -213,25 +216,34 @@ def padded(name: str, size: str, place: Path, steps: int, precision: str) -> Too
     gaps = zip(clock.ended[WARM_UP - 1 : -1], clock.begun[WARM_UP:], strict=True)
     return Took(
         tokens=sum(len(documents[i]) for batch in timed for i in batch),
-        places=sum(BATCH * max(len(documents[i]) for i in batch) for batch in timed),
+        places=sum(padded_places(batch, documents) for batch in timed),
         seconds=clock.ended[-1] - clock.ended[WARM_UP - 1],
         wait_s=sum(b - a for a, b in gaps),
         cpu_s=clock.cpu[-1] - clock.cpu[WARM_UP - 1],
     )
 
 
+def padded_places(batch: list[int], documents: Sequence[Document]) -> int:
+    """Places of a batch, of which each process pads its own share."""
+    share = BATCH // ranks()
+    parts = (batch[at : at + share] for at in range(0, BATCH, share))
+    return sum(share * max(len(documents[i]) for i in part) for part in parts)
+
+
 def packed(size: str, place: Path, steps: int, changes: dict[str, Any]) -> Took:
     """sharecap's own training, from rows to a saved model, its steps timed from outside."""
-    config = TrainConfig("vicuna_v1", rules(size), BATCH, steps=WARM_UP + steps, compile=True)
+    config = TrainConfig("vicuna_v1", rules(size), BATCH, steps=WARM_UP + steps, compile=True, parallel="ddp")
     clock = Clock()
-    lines: list[dict[str, Any]] = []
+    out = place / f"out-{os.environ.get('MASTER_PORT', os.getpid())}"
+    stepped = AdamW.step
 
-    def progress(line: dict[str, Any], _: int) -> None:
+    def step(*arguments: Any) -> None:  # every rank's clock, which only the first one's progress is told
+        stepped(*arguments)
         clock.on_step_end()
-        lines.append(line)
 
-    train(replace(config, **changes), place / "model", rows_of(place), place / f"out-{os.getpid()}", progress)
-    timed = lines[WARM_UP:]
+    with patch.object(AdamW, "step", step):
+        train(replace(config, **changes), place / "model", rows_of(place), out)
+    timed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][WARM_UP:]
     tokens = sum(line["tokens"] for line in timed)
     waited = sum(line["data_wait_s"] for line in timed)
     seconds, cpu_s = (x[-1] - x[WARM_UP - 1] for x in (clock.ended, clock.cpu))
@@ -243,17 +255,45 @@ def cut(llava: Llava, place: Path) -> list[Document]:
     return Cutter(llava.tokenizer, VICUNA_V1, llava.image_tokens).documents(rows_of(place))
 
 
-def contest(name: str, size: str, place: Path, steps: int, changes: dict[str, Any]) -> Took:
+def ranks() -> int:
+    """Processes that this one trains with, itself among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def contest(  # noqa: PLR0917 - sent to another process
+    rank: dict[str, str], name: str, size: str, place: Path, steps: int, changes: dict[str, Any]
+) -> Took:
+    os.environ.update(rank)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks()))
     multiprocessing.set_start_method("fork", force=True)  # of the Trainer's workers; ours was spawned
     if name == OURS:
         return packed(size, place, steps, changes)
     return padded(name, size, place, steps, changes["precision"])
 
 
-def in_process(*arguments: Any) -> Took:
-    """Each contestant in a fresh process: same allocator, nothing left from the one before."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(contest, *arguments).result()
+def in_processes(count: int, *arguments: Any) -> Took:
+    """Each contestant in fresh processes: same allocator, nothing left from the one before.
+
+    Several are started as torchrun does it, and share the cores.
+    """
+    world = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    if count == 1:
+        world = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        asked = [
+            pool.submit(contest, world and {**world, "RANK": str(i), "LOCAL_RANK": str(i)}, *arguments)
+            for i in range(count)
+        ]
+        took = [x.result() for x in asked]
+    longest, cpu = max(t.seconds for t in took), sum(t.cpu_s for t in took)
+    return replace(took[0], seconds=longest, wait_s=max(t.wait_s for t in took), cpu_s=cpu)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def main() -> None:
@@ -263,6 +303,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="timed steps of 16 rows")
     parser.add_argument("--own-steps", type=int, help="the same for sharecap alone, which is faster")
     parser.add_argument("--rounds", type=int, default=1, help="medians of so many turns of everyone")
+    parser.add_argument("--processes", type=int, default=1, help="of everyone; they share cores and batches")
     parser.add_argument("--image-tokens", type=int, default=64, help="a square number; the paper's are 576")
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--only", nargs="+", choices=[*RULES, OURS], default=[*RULES, OURS])
@@ -276,14 +317,16 @@ def main() -> None:
         place = Path(directory)
         parameters = prepare(place, SHAPES[asked.size], asked.image_tokens, asked.rows)
         print(
-            f"{parameters / 1e6:.1f}M parameters, {asked.image_tokens} places an image, batches of {BATCH}; "
+            f"{parameters / 1e6:.1f}M parameters, {asked.image_tokens} places an image, batches of {BATCH}, "
+            f"processes {asked.processes}; "
             f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, "
             f"load {os.getloadavg()[0]:.1f}"
         )
         for _ in range(asked.rounds):
             for name in asked.only:
                 steps = (asked.own_steps or asked.steps) if name == OURS else asked.steps
-                runs.setdefault(name, []).append(in_process(name, asked.size, place, steps, changes))
+                took = in_processes(asked.processes, name, asked.size, place, steps, changes)
+                runs.setdefault(name, []).append(took)
                 print(f"  {name}: {runs[name][-1]}", flush=True)
     show(runs)
     print(json.dumps({name: [asdict(took) for took in all_took] for name, all_took in runs.items()}))
